@@ -1,0 +1,51 @@
+# The verbs of this project; `make` alone prints them.
+# Everything runs in .venv, made on first use from the locks in requirements/.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+# Where the environment forbids .pyc files every process would compile its imports again.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: help install install-dev demo test check format bench soak ui lock clean
+
+help: ## print these verbs
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: ## make .venv with ct in it (Python 3.11 to 3.13)
+	@scripts/install.sh core
+
+install-dev:
+	@scripts/install.sh dev
+
+demo: install ## the main job on sample data: bring in, check, train, promote, forecast, then three things that go wrong
+	@$(BIN)/ct demo
+
+test: install-dev ## the whole suite on real components (embedded PostgreSQL, real Feast)
+	@$(BIN)/pytest -q -n 2 --dist loadgroup $(ARGS)
+
+check: install-dev ## lint, format, types, import directions
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+
+format: install-dev ## mend what a machine can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: install-dev ## measure: ours, the peer, the ratio, the target
+	@set -e; for script in ct_assets_tests/bench/bench_*.py; do echo "== $$script"; $(BIN)/python $$script; done
+
+soak: install-dev ## long random tests with printed seeds
+	@$(BIN)/python -m ct_assets_tests.faults.soak_kill --kills 100
+
+ui: install ## the Dagster UI and daemon on the embedded database
+	@$(BIN)/ct ui
+
+lock: ## renew requirements/*.txt (see requirements/README.md)
+	@scripts/lock.sh
+
+clean: ## remove .venv and caches; data in .ct stays (make clean STATE=1 removes it too)
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist build
+	find . -name __pycache__ -type d -not -path './.ct/*' -prune -exec rm -rf {} +
+	@if [ "$(STATE)" = 1 ]; then echo "removing .ct"; rm -rf .ct; elif [ -d .ct ]; then echo "kept .ct: $$(du -sh .ct | cut -f1) of data; remove it with: make clean STATE=1"; fi

@@ -1,0 +1,65 @@
+"""What `ct` prints and where: stdout is the answer, stderr is progress and logs.
+
+What goes here: the few ways commands speak. What does not: anything that decides.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import click
+
+T = TypeVar("T")
+
+
+def emit(value: Any, as_json: bool, text: str | None = None) -> None:
+    """One answer on stdout: a line of JSON, or ``text`` (the value itself when absent)."""
+    if as_json:
+        click.echo(json.dumps(value, default=str, ensure_ascii=False))
+    else:
+        click.echo(text if text is not None else str(value))
+
+
+def say(message: str) -> None:
+    """A line for the person watching, on stderr."""
+    click.echo(message, err=True)
+
+
+def progress(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
+    """Pass items through with a progress bar on a terminal's stderr; silent elsewhere."""
+    if not sys.stderr.isatty():
+        yield from items
+        return
+    from rich.console import Console
+    from rich.progress import track
+
+    length = total if total is not None else (len(items) if isinstance(items, Sequence) else None)
+    yield from track(items, description=label, total=length, console=Console(stderr=True), transient=True)
+
+
+@contextmanager
+def working(label: str) -> Iterator[None]:
+    """Show that something long is under way (a spinner on a terminal, one line elsewhere)."""
+    if not sys.stderr.isatty():
+        say(f"{label} ...")
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(label):
+        yield
+
+
+def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> str:
+    """Rows as an aligned text table (plain spaces, so that it can be piped)."""
+    names = list(columns or (rows[0].keys() if rows else ()))
+    if not names:
+        return ""
+    cells = [names] + [["" if row.get(n) is None else str(row.get(n)) for n in names] for row in rows]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(names))]
+    lines = ["  ".join(value.ljust(width) for value, width in zip(line, widths, strict=True)).rstrip() for line in cells]
+    return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])

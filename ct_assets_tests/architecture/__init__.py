@@ -1,0 +1,1 @@
+"""Conventions as tests: their messages name the fix."""
