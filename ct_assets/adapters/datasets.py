@@ -1,0 +1,114 @@
+"""A published dataset as one run sees it: contract, rollups and code version, read once and pinned.
+
+What goes here: what a run holds on to while files may change under it (F42). What does not: the pipeline's spec
+(``platform.spec``), tables (``tables``), the publishing itself (``publish``).
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ct_assets.errors import UsageError, did_you_mean
+from ct_assets.settings import Settings
+
+if TYPE_CHECKING:
+    from ct_assets.contracts.model import DatasetSchema
+    from ct_assets.platform.spec import PipelineSpec
+
+_IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+
+
+@dataclass(frozen=True)
+class Rollup:
+    """A SELECT over the revision being published; its rows become ``clean.<name>``.
+
+    The SQL reads ``store.<dataset> where _revision_id = :revision_id`` and may use ``:day``.
+    """
+
+    name: str
+    sql: str
+
+
+@dataclass(frozen=True)
+class PublishedDataset:
+    """What is published, under which contract, by which code. ``name`` is the table's name."""
+
+    pipeline: str
+    schema: DatasetSchema
+    code_version: str
+    rollups: tuple[Rollup, ...] = ()
+    late_correction: str = "auto"  # or "approve": a later revision waits until somebody approves it
+
+    @property
+    def name(self) -> str:
+        """Name of the table in ``clean`` and ``quarantine``."""
+        return identifier(self.schema.physical_name or self.schema.name)
+
+    @property
+    def dated(self) -> bool:
+        """Whether the file's name says the business day (else each file name is a part of its own)."""
+        return self.schema.delivery_day == "fileName"
+
+    @property
+    def zone(self) -> str:
+        """Time zone of the business day."""
+        zones = (column.time_zone for column in self.schema.columns if column.time_zone)
+        return self.schema.time_zone or next(zones, "UTC")
+
+
+def identifier(name: str) -> str:
+    """``name`` when it may be a table's name; anything else is refused (identifiers come from contracts only)."""
+    if not _IDENTIFIER.fullmatch(name):
+        raise UsageError(
+            f"{name!r} cannot name a table",
+            hint="lower-case letters, digits and _, beginning with a letter, at most 63",
+        )
+    return name
+
+
+def published_dataset(spec: PipelineSpec, settings: Settings) -> PublishedDataset:
+    """Read contract and rollups of ``spec`` now; later changes of the files do not reach this run."""
+    from ct_assets.contracts.odcs import load_contract
+
+    schema = load_contract(spec.source.contract).schema(spec.source.schema)
+    rollups = tuple(Rollup(identifier(path.stem), path.read_text(encoding="utf-8")) for path in spec.rollups)
+    version = settings.code_version or code_version()
+    return PublishedDataset(spec.name, schema, version, rollups, spec.source.late_correction)
+
+
+def pipeline_dataset(pipeline: str, settings: Settings) -> PublishedDataset:
+    """The dataset of the pipeline of that name; :class:`UsageError` with the nearest name when there is none."""
+    return published_dataset(pipeline_spec(pipeline), settings)
+
+
+def pipeline_spec(pipeline: str) -> PipelineSpec:
+    """The spec of the pipeline of that name; :class:`UsageError` with the nearest name when there is none."""
+    from ct_assets.platform.spec import load_pipelines
+
+    specs = load_pipelines(Path(__file__).parent.parent / "defs")
+    if pipeline not in specs:
+        near = did_you_mean(pipeline, specs) or f"one of: {', '.join(sorted(specs)) or '(none is defined)'}"
+        raise UsageError(f"no pipeline {pipeline!r}", hint=near)
+    return specs[pipeline]
+
+
+@functools.cache
+def code_version() -> str:
+    """Digest of the package's own code and SQL as this process found it, after the package's version."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    root = Path(__file__).parent.parent
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*")):
+        if path.suffix in (".py", ".sql") and "__pycache__" not in path.parts:
+            digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
+    try:
+        number = version("ct-assets")
+    except PackageNotFoundError:
+        number = "0"
+    return f"{number}+{digest.hexdigest()[:12]}"

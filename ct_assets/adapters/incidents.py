@@ -1,0 +1,78 @@
+"""Incidents as ledger rows: one open row per (contract, rule, partition), counted when it happens again.
+
+What goes here: opening, closing, listing. What does not: sending messages to people, remedies.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import psycopg
+
+
+@dataclass(frozen=True)
+class Incident:
+    """What stopped a delivery. ``message`` teaches; it holds no value of a personal column."""
+
+    pipeline: str
+    dataset: str
+    day: dt.date | None
+    rule: str
+    message: str
+    contract: str
+    delivery_id: int | None = None
+    detail: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def fingerprint(self) -> str:
+        """Same contract, rule and partition: the same incident."""
+        return hashlib.sha256(f"{self.contract}\0{self.rule}\0{self.day or ''}".encode()).hexdigest()[:32]
+
+
+def report(conn: psycopg.Connection, incident: Incident) -> int:
+    """Open the incident or count it once more; returns its id."""
+    from psycopg.types.json import Jsonb
+
+    row = conn.execute(
+        "insert into ledger.incident as i (fingerprint, pipeline, dataset, day, rule, message, detail, delivery_id)"
+        " values (%s, %s, %s, %s, %s, %s, %s, %s) on conflict (fingerprint) where state = 'open' do update set"
+        " occurrences = i.occurrences + 1, last_seen = clock_timestamp(), message = excluded.message,"
+        " detail = excluded.detail, delivery_id = excluded.delivery_id returning incident_id",
+        (
+            incident.fingerprint,
+            incident.pipeline,
+            incident.dataset,
+            incident.day,
+            incident.rule,
+            incident.message,
+            Jsonb(incident.detail),
+            incident.delivery_id,
+        ),
+    ).fetchone()
+    assert row is not None
+    return row[0]
+
+
+def close(conn: psycopg.Connection, dataset: str, day: dt.date | None) -> int:
+    """Close what was open for a partition, because a good delivery of it was published; returns how many."""
+    return conn.execute(
+        "update ledger.incident set state = 'closed', closed_at = clock_timestamp()"
+        " where dataset = %s and day is not distinct from %s and state = 'open'",
+        (dataset, day),
+    ).rowcount
+
+
+def open_incidents(conn: psycopg.Connection, pipeline: str | None = None) -> list[dict[str, Any]]:
+    """Open incidents, oldest first."""
+    from psycopg.rows import dict_row
+
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(
+            "select incident_id, pipeline, dataset, day, rule, message, occurrences, first_seen, last_seen, delivery_id"
+            " from ledger.incident where state = 'open' and (%s::text is null or pipeline = %s) order by incident_id",
+            (pipeline, pipeline),
+        ).fetchall()

@@ -1,0 +1,160 @@
+"""The landing area: files become deliveries, copied whole, in order, known by their digest.
+
+What goes here: taking a file in. What does not: when a file in an inbox is complete (``inbox``), what it contains
+(``ingest``), storage itself.
+
+Bytes go to storage under their sha256 first, then one ledger row says that they arrived: a crash in between leaves
+bytes nobody refers to, and delivering again is safe. Order is the order of ledger rows.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import os
+import re
+import stat
+import unicodedata
+from collections.abc import Iterable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from ct_assets.adapters import ledger
+from ct_assets.adapters.ledger import Delivery
+from ct_assets.adapters.postgres.connect import connect
+from ct_assets.adapters.postgres.migrate import prepared_url
+from ct_assets.adapters.storage import BLOCK, Storage, open_storage
+from ct_assets.errors import CtError
+from ct_assets.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import psycopg
+
+_ISO_DAY = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?![0-9])")
+
+
+class NotDelivered(CtError):
+    """A file that cannot be taken in; nothing of it was kept."""
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """One file that was taken in. ``new`` is False for bytes that this day had already (the name is an alias)."""
+
+    delivery_id: int
+    name: str
+    sha256: str
+    bytes: int
+    day: dt.date | None
+    new: bool
+    state: str
+
+
+def deliver(settings: Settings, pipeline: str, paths: Iterable[Path]) -> list[Delivered]:
+    """Copy files into storage and write them down in the given order; a path may come twice.
+
+    Raises :class:`NotDelivered` for the first path that is no regular file or changes while it is read: those before
+    it are delivered, it and those after it are not.
+    """
+    storage = open_storage(settings)
+    with connect(prepared_url(settings), autocommit=True) as conn:
+        return [take_in(conn, storage, pipeline, Path(path)) for path in paths]
+
+
+def take_in(conn: psycopg.Connection, storage: Storage, pipeline: str, path: Path) -> Delivered:
+    """Take in one file: see :func:`deliver`."""
+    name = delivery_name(path)
+    with _regular(path) as stream:
+        before = os.fstat(stream.fileno())
+        sha256 = _digest(stream)
+        if not storage.exists(ledger.raw_key(sha256)):
+            stream.seek(0)
+            storage.put(ledger.raw_key(sha256), stream)
+            stream.seek(0)
+            again = _digest(stream)
+        else:
+            again = sha256
+        after = os.fstat(stream.fileno())
+    if again != sha256 or (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise NotDelivered(f"{path} changed while it was being copied", hint="deliver it when it is completely written")
+    return _write_down(conn, pipeline, name, sha256, after.st_size)
+
+
+def business_day(name: str) -> dt.date | None:
+    """The ISO date that begins a file's name, if it is one (``2011-01-04*.csv``)."""
+    match = _ISO_DAY.match(name)
+    try:
+        return dt.date.fromisoformat(match.group(1)) if match else None
+    except ValueError:
+        return None
+
+
+def pending(conn: psycopg.Connection, pipeline: str) -> list[Delivery]:
+    """Deliveries that the ledger has not decided yet, in order: what a run has to do, also after a crash (F40)."""
+    return ledger.deliveries(conn, pipeline, "pending")
+
+
+def delivery_name(path: Path) -> str:
+    """The base name under which a file is known; refused when it cannot be shown or stored."""
+    name = unicodedata.normalize("NFC", path.name)
+    if (
+        name.startswith(".")
+        or not name
+        or any(unicodedata.category(c) in ("Cc", "Cs") for c in name)
+        or len(name) > 200
+    ):
+        raise NotDelivered(
+            f"{name!a} is not a name for a delivery",
+            hint="at most 200 visible characters of valid UTF-8, not beginning with a dot: rename the file",
+        )
+    return name
+
+
+@contextmanager
+def _regular(path: Path) -> Iterator[BinaryIO]:
+    """The file, opened without following a symlink (F25)."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if path.is_symlink():
+            raise NotDelivered(
+                f"{path} is a symbolic link", hint=f"deliver the file itself: {path.resolve()}"
+            ) from None
+        raise NotDelivered(f"cannot read {path}: {error.strerror}") from None
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise NotDelivered(f"{path} is not a regular file", hint="deliver files; a folder is given as folder/*.csv")
+    with os.fdopen(handle, "rb") as stream:
+        yield stream
+
+
+def _digest(stream: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while block := stream.read(BLOCK):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _write_down(conn: psycopg.Connection, pipeline: str, name: str, sha256: str, size: int) -> Delivered:
+    """A new delivery, or an alias of one that is known; a rejected one is looked at again (the contract may differ)."""
+    day = business_day(name)
+    with conn.transaction():
+        row = conn.execute(
+            "insert into ledger.delivery (pipeline, name, sha256, bytes, day) values (%s, %s, %s, %s, %s)"
+            " on conflict do nothing returning delivery_id, state",
+            (pipeline, name, sha256, size, day),
+        ).fetchone()
+        if row is not None:
+            return Delivered(row[0], name, sha256, size, day, True, row[1])
+        row = conn.execute(
+            "update ledger.delivery set state = case state when 'rejected' then 'pending' else state end"
+            " where pipeline = %s and sha256 = %s and day is not distinct from %s returning delivery_id, state",
+            (pipeline, sha256, day),
+        ).fetchone()
+        assert row is not None
+        conn.execute("insert into ledger.delivery_alias (delivery_id, name) values (%s, %s)", (row[0], name))
+    return Delivered(row[0], name, sha256, size, day, False, row[1])

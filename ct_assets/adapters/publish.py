@@ -1,0 +1,200 @@
+"""Write, audit, publish: one delivery becomes one revision of its day, in one transaction with its ledger row.
+
+What goes here: the order of that transaction, approval, replay. What does not: rules about rows (``ingest``), DDL
+(``tables``), the steps themselves (``rows``, ``revision``).
+
+Readers see the old revision until the commit and the new one after it; a crash, a full disk or a lost connection at any
+point in between leaves the old one and nothing else. Rows are staged in their final table under a revision id that no
+view shows yet, so there is no second write and no staging table to clean up.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ct_assets.adapters import incidents, ledger, tables
+from ct_assets.adapters.attempt import Attempt, AuditFailed, Rejected
+from ct_assets.adapters.crash import Crash, crash_at
+from ct_assets.adapters.datasets import PublishedDataset
+from ct_assets.adapters.ledger import Delivery, Publication
+from ct_assets.adapters.postgres.connect import connect, with_retry
+from ct_assets.adapters.postgres.migrate import prepared_url
+from ct_assets.adapters.revision import compare, record, roll_up, shown, summarise_index, supersede
+from ct_assets.adapters.rows import copy_rows
+from ct_assets.adapters.storage import Storage, open_storage
+from ct_assets.errors import UsageError
+from ct_assets.settings import Settings
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from ct_assets.ingest.verdict import FileVerdict
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What became of a delivery. ``fresh`` is False when an earlier attempt had decided it already."""
+
+    delivery: Delivery
+    state: str  # published | held | rejected
+    fresh: bool
+    verdict: dict[str, Any]
+    publication: Publication | None = None
+    incident_id: int | None = None
+
+
+def publish_delivery(
+    settings: Settings,
+    dataset: PublishedDataset,
+    delivery: Delivery,
+    *,
+    again: bool = False,
+    crash: Crash | None = None,
+) -> Decision:
+    """Judge the delivery's bytes under ``dataset``'s contract and publish, hold or reject it. Idempotent.
+
+    ``again`` judges a delivery that was decided before once more, unless contract and code are the same as then (replay
+    after a fix). A broken connection is retried a few times, each time from the start of the transaction.
+    Raises :class:`tables.TableConflict`, :class:`AuditFailed`, ``StorageError``, ``DatabaseUnreachable``.
+    """
+    storage = open_storage(settings)
+    act = crash or crash_at(settings.crash_at)
+
+    def once() -> Decision:
+        # asked for each time: an embedded server that was killed is started again
+        with connect(prepared_url(settings), autocommit=True) as conn:
+            tables.ensure_tables(conn, dataset)
+            return _publish(Attempt(conn, dataset, delivery, act), storage, again)
+
+    return with_retry(once)
+
+
+def _publish(attempt: Attempt, storage: Storage, again: bool) -> Decision:
+    try:
+        with attempt.conn.transaction():
+            known = _lock(attempt, again)
+            if known is not None:
+                return known
+            attempt.crash("locked")
+            decision = _write(attempt, storage)
+        attempt.crash("committed")
+    except Rejected as rejected:
+        decision = _reject(attempt, rejected.verdict)
+        attempt.crash("rejected")
+    return decision
+
+
+def _lock(attempt: Attempt, again: bool) -> Decision | None:
+    """One publisher of a day at a time (F37). The loser finds the delivery decided and does nothing."""
+    conn = attempt.conn
+    conn.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", ("|".join(map(str, attempt.place)),))
+    found = ledger.delivery(conn, attempt.delivery.delivery_id, lock=True)
+    if found is None:
+        raise AuditFailed(f"delivery {attempt.delivery.delivery_id} ({attempt.delivery.name}) is not in the ledger")
+    attempt.delivery = found
+    if found.state == "pending":
+        return None
+    publication = ledger.publication_of(conn, found.delivery_id)
+    if again and _could_differ(attempt, publication):
+        return None
+    return Decision(found, found.state, False, found.verdict or {}, publication)
+
+
+def _could_differ(attempt: Attempt, publication: Publication | None) -> bool:
+    """Whether judging the same bytes again could give another result: another contract or other code."""
+    if publication is None:
+        return True
+    pinned = (attempt.dataset.schema.digest, attempt.dataset.code_version)
+    return (publication.contract_digest, publication.code_version) != pinned
+
+
+def _write(attempt: Attempt, storage: Storage) -> Decision:
+    row = attempt.conn.execute("select nextval('ledger.revision_id')").fetchone()
+    assert row is not None
+    attempt.revision_id = row[0]
+    verdict = copy_rows(attempt, storage)
+    if verdict.good:
+        summarise_index(attempt, verdict.good)
+    roll_up(attempt)
+    attempt.crash("rolled_up")
+    previous = ledger.current(attempt.conn, *attempt.place)
+    diff = compare(attempt, previous) if previous is not None else None
+    attempt.crash("compared")
+    publication = record(attempt, verdict, diff)
+    if publication.state == "published":
+        incidents.close(attempt.conn, attempt.dataset.name, attempt.delivery.day)
+    attempt.crash("recorded")
+    return Decision(attempt.delivery, publication.state, True, shown(verdict), publication)
+
+
+def _reject(attempt: Attempt, verdict: FileVerdict) -> Decision:
+    """Nothing of a rejected delivery stays but its verdict and an incident."""
+    rejection = verdict.rejected
+    assert rejection is not None
+    incident = incidents.Incident(
+        pipeline=attempt.dataset.pipeline,
+        dataset=attempt.dataset.name,
+        day=attempt.delivery.day,
+        rule=rejection.rule,
+        message=rejection.message,
+        contract=attempt.dataset.schema.contract_id or attempt.dataset.name,
+        delivery_id=attempt.delivery.delivery_id,
+        detail={"file": attempt.delivery.name, "line": rejection.line, "reasons": dict(verdict.reasons)},
+    )
+    conn = attempt.conn
+    with conn.transaction():
+        found = ledger.delivery(conn, attempt.delivery.delivery_id, lock=True)
+        if found is not None and found.state == "rejected" and found.verdict == shown(verdict):
+            return Decision(found, "rejected", False, found.verdict or {})
+        if found is not None and found.state == "pending":
+            ledger.decide(conn, found.delivery_id, "rejected", attempt.dataset.schema.digest, shown(verdict))
+        incident_id = incidents.report(conn, incident)
+    return Decision(attempt.delivery, "rejected", True, shown(verdict), incident_id=incident_id)
+
+
+def approve(settings: Settings, revision_id: int, by: str) -> Publication:
+    """Make a held revision the current one of its day; known from now on. Idempotent."""
+    with connect(prepared_url(settings)) as conn, conn.transaction():
+        found = ledger.publication(conn, revision_id)
+        if found is None or found.state not in ("held", "published"):
+            raise UsageError(
+                f"revision {revision_id} is not waiting for approval", hint="`ct status` lists those that are"
+            )
+        if found.state == "held":
+            place = (found.dataset, found.day, found.part)
+            conn.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", ("|".join(map(str, place)),))
+            supersede(conn, place)
+            conn.execute(
+                "update ledger.publication set state = 'published', approved_by = %s, published_at = t.at, known_at = t.at"
+                " from (select clock_timestamp() as at) t where revision_id = %s and state = 'held'",
+                (by, revision_id),
+            )
+            conn.execute("update ledger.delivery set state = 'published' where delivery_id = %s", (found.delivery_id,))
+        found = ledger.publication(conn, revision_id)
+        assert found is not None
+        return found
+
+
+def replay(
+    settings: Settings, dataset: PublishedDataset, day: dt.date, *, crash: Crash | None = None
+) -> list[Decision]:
+    """Judge the stored bytes of a day again under the present contract: a new revision where that can differ.
+
+    What is judged again: the deliveries behind the current revisions, or, where the day has none, its last delivery
+    (rejected then). Running it twice changes nothing the second time.
+    """
+    with connect(prepared_url(settings)) as conn:
+        chosen = _behind(conn, dataset, day)
+    if not chosen:
+        raise UsageError(f"nothing was delivered to {dataset.pipeline} for {day}", hint="`ct status` lists the days")
+    return [publish_delivery(settings, dataset, delivery, again=True, crash=crash) for delivery in chosen]
+
+
+def _behind(conn: psycopg.Connection, dataset: PublishedDataset, day: dt.date) -> list[Delivery]:
+    visible = [p for p in ledger.history(conn, dataset.name, day) if p.state == "published" and p.superseded_at is None]
+    found = [ledger.delivery(conn, publication.delivery_id) for publication in visible]
+    if not found:
+        found = ledger.deliveries_of_day(conn, dataset.pipeline, day)[-1:]
+    return [delivery for delivery in found if delivery is not None]

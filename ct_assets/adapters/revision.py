@@ -1,0 +1,162 @@
+"""A staged revision becomes part of the ledger: rollups, comparison with the one before, the publication's row.
+
+What goes here: SQL over staged rows, and the row that makes them visible. What does not: staging (``rows``), the order
+of steps (``publish``).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, LiteralString, cast
+
+from ct_assets.adapters import ledger, tables
+from ct_assets.adapters.attempt import Attempt
+from ct_assets.adapters.datasets import PublishedDataset, Rollup
+from ct_assets.adapters.ledger import Publication
+
+if TYPE_CHECKING:
+    import psycopg
+    from psycopg.sql import Composed
+
+    from ct_assets.ingest.verdict import FileVerdict
+
+_PARAMETER = re.compile(r"(?<!:):(revision_id|day)\b")
+ROLLUP_TIMEOUT = "10min"
+
+
+def summarise_index(attempt: Attempt, rows: int) -> None:
+    """Let the BRIN index know the pages just written, so that the steps below need not scan the whole table."""
+    if rows <= 500_000:  # a larger revision is most of what a scan would read anyway
+        attempt.conn.execute(
+            "select brin_summarize_new_values(%s::regclass)", (f'store."{attempt.dataset.name}_revision"',)
+        )
+    attempt.conn.execute("set local enable_seqscan = off")  # fresh tables have no statistics to choose by
+
+
+def roll_up(attempt: Attempt) -> dict[str, int]:
+    """Write the rollups of this revision; rows written per rollup.
+
+    A rollup runs as a sub-select, where PostgreSQL refuses anything that writes, and under a time limit.
+    """
+    from psycopg import sql
+
+    written = {}
+    attempt.conn.execute(sql.SQL("set local statement_timeout = {}").format(sql.Literal(ROLLUP_TIMEOUT)))
+    for rollup in attempt.dataset.rollups:
+        statement = _filled(rollup, attempt)
+        tables.ensure_rollup(attempt.conn, rollup, statement)
+        done = attempt.conn.execute(
+            sql.SQL("insert into store.{} select {}::bigint, q.* from ({}) q").format(
+                sql.Identifier(rollup.name), sql.Literal(attempt.revision_id), statement
+            )
+        )
+        written[rollup.name] = done.rowcount
+    attempt.conn.execute("set local statement_timeout = 0")
+    return written
+
+
+def _filled(rollup: Rollup, attempt: Attempt) -> Composed:
+    """The SQL with ``:revision_id`` and ``:day`` as literals (DDL takes no parameters)."""
+    from psycopg import sql
+
+    values = {"revision_id": attempt.revision_id, "day": attempt.day}
+    body = cast("LiteralString", rollup.sql.rstrip().rstrip(";"))  # a file of the checkout, like code
+    pieces, at = [], 0
+    for match in _PARAMETER.finditer(body):
+        pieces += [sql.SQL(body[at : match.start()]), sql.Literal(values[match[1]])]
+        at = match.end()
+    return sql.Composed([*pieces, sql.SQL(body[at:])])
+
+
+def compare(attempt: Attempt, previous: Publication) -> dict[str, Any]:
+    """What this revision changes: rows added and removed (as multisets); with a primary key also rows changed."""
+    from psycopg import sql
+
+    names = [c.name for c in tables.contract_columns(attempt.dataset)]
+    columns = sql.SQL(", ").join(sql.Identifier(name) for name in names)
+    query = sql.SQL("select {} from store.{} where _revision_id = {}")
+    table = sql.Identifier(attempt.dataset.name)
+    new = query.format(columns, table, sql.Literal(attempt.revision_id))
+    old = query.format(columns, table, sql.Literal(previous.revision_id))
+    key = _key_columns(attempt.dataset)
+    changed = sql.SQL("0")
+    if key:
+        changed = sql.SQL("(select count(*) from (select {0} from added intersect select {0} from removed) k)").format(
+            sql.SQL(", ").join(sql.Identifier(name) for name in key)
+        )
+    row = attempt.conn.execute(
+        sql.SQL(
+            "with added as materialized ({new} except all {old}), removed as materialized ({old} except all {new})"
+            " select (select count(*) from added), (select count(*) from removed), {changed}"
+        ).format(new=new, old=old, changed=changed)
+    ).fetchone()
+    assert row is not None
+    added, removed, both = row
+    return {
+        "previous_revision": previous.revision,
+        "added": added - both,
+        "removed": removed - both,
+        "changed": both,
+        "rows_before": previous.rows.get("good", 0),
+    }
+
+
+def _key_columns(dataset: PublishedDataset) -> list[str]:
+    named = {c.name: c.physical_name or c.name for c in dataset.schema.columns}
+    return [named.get(name, name) for name in dataset.schema.primary_key]
+
+
+def record(attempt: Attempt, verdict: FileVerdict, diff: dict[str, Any] | None) -> Publication:
+    """Write the publication's row (readers see the revision when this commits) and decide the delivery."""
+    from psycopg.types.json import Jsonb
+
+    conn, dataset = attempt.conn, attempt.dataset
+    revision = ledger.next_revision(conn, *attempt.place)
+    held = diff is not None and dataset.late_correction == "approve"
+    state = "held" if held else "published"
+    if not held:
+        supersede(conn, attempt.place)
+    conn.execute(
+        "insert into ledger.publication (revision_id, pipeline, dataset, day, part, revision, state, delivery_id, sha256,"
+        " contract_digest, contract_version, code_version, rows, diff, published_at, known_at)"
+        " select %(revision_id)s, %(pipeline)s, %(dataset)s, %(day)s, %(part)s, %(revision)s, %(state)s, %(delivery_id)s,"
+        " %(sha256)s, %(contract_digest)s, %(contract_version)s, %(code_version)s, %(rows)s, %(diff)s, t.at,"
+        # a first revision counts as known at the end of its business day, however late history is delivered
+        " case when %(revision)s = 1 then least(t.at, (%(day)s::date + 1)::timestamp at time zone %(zone)s) else t.at end"
+        " from (select clock_timestamp() as at) t",
+        {
+            "revision_id": attempt.revision_id,
+            "pipeline": dataset.pipeline,
+            "dataset": dataset.name,
+            "day": attempt.day,
+            "part": attempt.part,
+            "revision": revision,
+            "state": state,
+            "delivery_id": attempt.delivery.delivery_id,
+            "sha256": attempt.delivery.sha256,
+            "contract_digest": dataset.schema.digest,
+            "contract_version": dataset.schema.version,
+            "code_version": dataset.code_version,
+            "rows": Jsonb(verdict.rows),
+            "diff": None if diff is None else Jsonb(diff),
+            "zone": dataset.zone,
+        },
+    )
+    ledger.decide(conn, attempt.delivery.delivery_id, state, dataset.schema.digest, shown(verdict))
+    found = ledger.publication(conn, attempt.revision_id)
+    assert found is not None
+    return found
+
+
+def supersede(conn: psycopg.Connection, place: tuple[Any, ...]) -> None:
+    """End the visibility of the current revision of (dataset, day, part)."""
+    conn.execute(
+        "update ledger.publication set superseded_at = clock_timestamp()"
+        " where dataset = %s and day = %s and part = %s and state = 'published' and superseded_at is null",
+        place,
+    )
+
+
+def shown(verdict: FileVerdict) -> dict[str, Any]:
+    """The verdict as the ledger keeps it."""
+    return verdict.as_json() | {"warnings": list(verdict.warnings), "day": verdict.day and verdict.day.isoformat()}

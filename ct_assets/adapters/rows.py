@@ -1,0 +1,105 @@
+"""The rows of one delivery on their way into the open transaction: judged, encoded, copied.
+
+What goes here: the overlap of cleaning and COPY, and what is done with quarantined rows meanwhile. What does not: the
+encoding itself (``postgres.copy``), rules (``ingest``), the transaction (``publish``).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from typing import IO, TYPE_CHECKING
+
+from ct_assets.adapters import tables
+from ct_assets.adapters.attempt import Attempt, AuditFailed, Rejected
+from ct_assets.adapters.overlap import ahead
+from ct_assets.adapters.postgres.copy import SIGNATURE, TRAILER, CopyColumn, copy_order, encode
+from ct_assets.adapters.storage import Storage
+
+if TYPE_CHECKING:
+    from ct_assets.ingest.judge import Judgement
+    from ct_assets.ingest.verdict import FileVerdict
+
+SPOOL_BYTES = 8 << 20  # quarantined rows beyond this wait on disk, not in memory
+QUARANTINE_COLUMNS = (  # of ledger.quarantined, under the names of a judged chunk
+    CopyColumn("_revision_id", "bigint", True),
+    CopyColumn("_line", "bigint", True),
+    CopyColumn("_raw", "text", True),
+    CopyColumn("_reasons", "text[]", True),
+)
+
+
+def copy_rows(attempt: Attempt, storage: Storage) -> FileVerdict:
+    """Judge the stored bytes and stage good and quarantined rows under the attempt's revision id.
+
+    Cleaning runs on a thread of its own while this one feeds the COPY; at most three chunks are in memory. A connection
+    carries one COPY at a time, so quarantined rows are spooled until the good ones are through. Raises
+    :class:`Rejected` for a rejected file and :class:`AuditFailed` when counts or bytes do not agree.
+    """
+    from psycopg import sql
+
+    from ct_assets.ingest.judge import Judgement
+
+    columns = copy_order([*tables.SYSTEM, *tables.contract_columns(attempt.dataset)])
+    statement = sql.SQL("copy store.{} ({}) from stdin (format binary)").format(
+        sql.Identifier(attempt.dataset.name), sql.SQL(", ").join(sql.Identifier(c.name) for c in columns)
+    )
+    with (
+        storage.open(attempt.delivery.key) as stream,
+        tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as spool,
+        attempt.conn.cursor() as cursor,
+    ):
+        judgement = Judgement(stream, attempt.dataset.schema, name=attempt.delivery.name)
+        with ahead(_encoded(judgement, attempt, columns)) as chunks, cursor.copy(statement) as out:
+            out.write(SIGNATURE)
+            point = "first_rows"
+            for good, bad in chunks:
+                out.write(good)
+                spool.write(bad)
+                attempt.crash(point)
+                point = "more_rows"
+            if judgement.verdict.decision == "rejected":
+                raise Rejected(judgement.verdict)
+            out.write(TRAILER)
+        attempt.crash("copied")
+        _audit(attempt, judgement.verdict, cursor.rowcount)
+        _copy_quarantined(attempt, spool)
+        attempt.crash("quarantined")
+    return judgement.verdict
+
+
+def _audit(attempt: Attempt, verdict: FileVerdict, written: int) -> None:
+    if written != verdict.good:
+        raise AuditFailed(f"{attempt.delivery.name}: {written} rows were written, {verdict.good} were judged good")
+    if verdict.sha256 != attempt.delivery.sha256:
+        raise AuditFailed(
+            f"{attempt.delivery.name}: the stored bytes have sha256 {verdict.sha256}, delivered {attempt.delivery.sha256}",
+            hint="the storage was changed behind the ledger; deliver the file again",
+        )
+
+
+def _encoded(
+    judgement: Judgement, attempt: Attempt, columns: list[CopyColumn]
+) -> Iterator[tuple[memoryview, memoryview]]:
+    """Good and quarantined rows of each chunk as COPY bytes."""
+    import polars as pl
+
+    renamed = {c.name: c.physical_name for c in attempt.dataset.schema.columns if c.physical_name not in ("", c.name)}
+    revision = pl.lit(attempt.revision_id, pl.Int64).alias("_revision_id")
+    nul_shown = pl.col("_raw").str.replace_all("\x00", "\u2400", literal=True)
+    for chunk in judgement:
+        good = encode(chunk.good.rename(renamed).with_columns(revision), columns)
+        bad = encode(chunk.quarantined.with_columns(revision, nul_shown), QUARANTINE_COLUMNS)
+        yield good, bad
+
+
+def _copy_quarantined(attempt: Attempt, spool: IO[bytes]) -> None:
+    if spool.tell() == 0:
+        return
+    spool.seek(0)
+    statement = "copy ledger.quarantined (revision_id, line, raw, reasons) from stdin (format binary)"
+    with attempt.conn.cursor() as cursor, cursor.copy(statement) as out:
+        out.write(SIGNATURE)
+        while block := spool.read(1 << 20):
+            out.write(block)
+        out.write(TRAILER)

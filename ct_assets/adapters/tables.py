@@ -1,0 +1,200 @@
+"""Physical tables made from contracts, and the views through which readers see published rows only.
+
+What goes here: DDL derived from a contract and its rules of growth. What does not: rows (``publish``), the ledger's own
+tables (migrations).
+
+``store.<dataset>`` keeps every revision; ``clean.<dataset>`` and ``quarantine.<dataset>`` show the current one of each
+day. A contract may gain optional columns; every other change of shape is refused with the SQL somebody would have to
+run knowingly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, LiteralString, cast
+
+from ct_assets.adapters.datasets import PublishedDataset, Rollup
+from ct_assets.adapters.postgres.copy import CopyColumn
+from ct_assets.errors import CtError
+
+if TYPE_CHECKING:
+    import psycopg
+    from psycopg.sql import Composed
+
+SYSTEM = (CopyColumn("_revision_id", "bigint", True), CopyColumn("_line", "bigint", True))
+_DDL_LOCK = 7_236_002
+
+
+class TableConflict(CtError):
+    """The contract no longer fits the table that earlier revisions are in."""
+
+
+def contract_columns(dataset: PublishedDataset) -> list[CopyColumn]:
+    """The contract's columns as the table names and types them."""
+    return [CopyColumn(c.physical_name or c.name, c.postgres_type, c.required) for c in dataset.schema.columns]
+
+
+def ensure_tables(conn: psycopg.Connection, dataset: PublishedDataset) -> None:
+    """Make or grow table and views of ``dataset``; raises :class:`TableConflict`. Quick when nothing changed."""
+    with conn.transaction():
+        if _fits(_existing(conn, dataset.name), dataset) and _exists(conn, "quarantine", dataset.name):
+            return
+        conn.execute("select pg_advisory_xact_lock(%s)", (_DDL_LOCK,))
+        existing = _existing(conn, dataset.name)
+        if not existing:
+            _create(conn, dataset)
+        else:
+            _grow(conn, dataset, existing)
+        _views(conn, dataset)
+
+
+def ensure_rollup(conn: psycopg.Connection, rollup: Rollup, statement: Composed) -> None:
+    """Make table and view of a rollup from the columns that its SELECT gives (``statement``: parameters filled in)."""
+    from psycopg import sql
+
+    if _exists(conn, "clean", rollup.name):
+        return
+    name = sql.Identifier(rollup.name)
+    conn.execute("select pg_advisory_xact_lock(%s)", (_DDL_LOCK,))
+    conn.execute(
+        sql.SQL(
+            "create table if not exists store.{} as select null::bigint as _revision_id, q.* from ({}) q with no data"
+        ).format(name, statement)
+    )
+    conn.execute(
+        sql.SQL("create index if not exists {} on store.{} (_revision_id)").format(
+            sql.Identifier(f"{rollup.name}_revision"), name
+        )
+    )
+    columns = [sql.Identifier(c) for c in _existing(conn, rollup.name) if c != "_revision_id"]
+    conn.execute(
+        sql.SQL("create or replace view clean.{} as select {} from store.{} s join ledger.publication p on {}").format(
+            name, sql.SQL(", ").join(sql.SQL("s.{}").format(c) for c in columns), name, sql.SQL(_CURRENT)
+        )
+    )
+
+
+_CURRENT: LiteralString = "p.revision_id = s._revision_id and p.state = 'published' and p.superseded_at is null"
+
+
+def _create(conn: psycopg.Connection, dataset: PublishedDataset) -> None:
+    from psycopg import sql
+
+    name = sql.Identifier(dataset.name)
+    # _revision_id first: the scan of one revision then reads one field of the rows it skips
+    columns = [*SYSTEM, *contract_columns(dataset)]
+    listed = sql.SQL(", ").join(_declared(column) for column in columns)
+    conn.execute(sql.SQL("create table store.{} ({})").format(name, listed))
+    # a BRIN index costs nothing while copying; rows of a revision lie together, so it finds them as well as a B-tree
+    conn.execute(
+        sql.SQL(
+            "create index {} on store.{} using brin (_revision_id) with (pages_per_range = 8, autosummarize = on)"
+        ).format(sql.Identifier(f"{dataset.name}_revision"), name)
+    )
+    if dataset.schema.description:
+        conn.execute(sql.SQL("comment on table store.{} is {}").format(name, sql.Literal(dataset.schema.description)))
+
+
+def _declared(column: CopyColumn) -> Composed:
+    from psycopg import sql
+
+    return sql.SQL("{} {}").format(sql.Identifier(column.name), sql.SQL(cast("LiteralString", column.postgres_type)))
+
+
+def _grow(conn: psycopg.Connection, dataset: PublishedDataset, existing: dict[str, str]) -> None:
+    from psycopg import sql
+
+    conflicts = []
+    for column in contract_columns(dataset):
+        if column.name not in existing:
+            if column.required:
+                conflicts.append(
+                    f"{column.name} is new and required, but earlier revisions have no value: declare it optional"
+                )
+            else:
+                conn.execute(
+                    sql.SQL("alter table store.{} add column {}").format(
+                        sql.Identifier(dataset.name), _declared(column)
+                    )
+                )
+        elif not _same_type(existing[column.name], column):
+            conflicts.append(
+                f"{column.name} is {existing[column.name]} in the table and {column.postgres_type} in the contract: "
+                f'alter table store.{dataset.name} alter column "{column.name}" type {column.postgres_type}'
+            )
+    names = {column.name for column in (*SYSTEM, *contract_columns(dataset))}
+    conflicts += [
+        f"{name} is in the table and no longer in the contract: keep it there as optional"
+        for name in existing.keys() - names
+    ]
+    if conflicts:
+        raise TableConflict(
+            f"the contract of {dataset.name} no longer fits table store.{dataset.name}; nothing was changed",
+            hint="\n  ".join(sorted(conflicts)),
+        )
+
+
+def _views(conn: psycopg.Connection, dataset: PublishedDataset) -> None:
+    """Columns that the view has already stay where they are: PostgreSQL lets a view only grow at its end."""
+    from psycopg import sql
+
+    name = sql.Identifier(dataset.name)
+    system: dict[str, LiteralString] = {
+        "_line": "s._line",
+        "_day": "p.day",
+        "_revision": "p.revision",
+        "_revision_id": "s._revision_id",
+    }
+    known = list(_existing(conn, dataset.name, "clean"))
+    wanted = [c.name for c in contract_columns(dataset)] + list(system)
+    order = known + [column for column in wanted if column not in known]
+    listed = [
+        sql.SQL("{} as {}").format(sql.SQL(system[c]), sql.Identifier(c))
+        if c in system
+        else sql.SQL("s.{}").format(sql.Identifier(c))
+        for c in order
+    ]
+    conn.execute(
+        sql.SQL("create or replace view clean.{} as select {} from store.{} s join ledger.publication p on {}").format(
+            name, sql.SQL(", ").join(listed), name, sql.SQL(_CURRENT)
+        )
+    )
+    conn.execute(
+        sql.SQL(
+            "create or replace view quarantine.{} as select p.day, q.line as _line, q.raw as _raw, q.reasons as _reasons,"
+            " d.name as file, p.sha256, p.revision as _revision, p.revision_id as _revision_id from ledger.quarantined q"
+            " join ledger.publication p on p.revision_id = q.revision_id and p.state = 'published'"
+            " and p.superseded_at is null and p.dataset = {} join ledger.delivery d using (delivery_id)"
+        ).format(name, sql.Literal(dataset.name))
+    )
+
+
+def _existing(conn: psycopg.Connection, name: str, schema: str = "store") -> dict[str, str]:
+    """Column -> type of a table or view, in order; empty when it does not exist."""
+    rows = conn.execute(
+        "select a.attname, format_type(a.atttypid, a.atttypmod) from pg_attribute a"
+        " where a.attrelid = to_regclass(format('%%I.%%I', %s::text, %s::text)) and a.attnum > 0 and not a.attisdropped"
+        " order by a.attnum",
+        (schema, name),
+    ).fetchall()
+    return dict(rows)
+
+
+def _exists(conn: psycopg.Connection, schema: str, name: str) -> bool:
+    row = conn.execute(
+        "select to_regclass(format('%%I.%%I', %s::text, %s::text)) is not null", (schema, name)
+    ).fetchone()
+    return bool(row and row[0])
+
+
+def _fits(existing: dict[str, str], dataset: PublishedDataset) -> bool:
+    columns: Sequence[CopyColumn] = (*SYSTEM, *contract_columns(dataset))
+    return existing.keys() == {c.name for c in columns} and all(_same_type(existing[c.name], c) for c in columns)
+
+
+def _same_type(found: str, column: CopyColumn) -> bool:
+    def short(text: str) -> tuple[str, str]:
+        kind = CopyColumn("", text).kind
+        return kind, text.partition("(")[2].replace(" ", "")
+
+    return short(found) == short(column.postgres_type)

@@ -1,0 +1,114 @@
+"""`ct url`, `ct stop`, `ct psql`, `ct db migrate|status`: the database of this installation.
+
+What goes here: options and printing. What does not: the server and the migrations (``adapters.postgres``).
+"""
+
+from __future__ import annotations
+
+import click
+
+from ct_assets.cli.output import emit, say
+
+PARTS = ("ledger", "dagster", "stream", "registry")
+
+
+@click.command()
+@click.option("--part", type=click.Choice(PARTS), default="ledger", show_default=True, help="Whose database.")
+def url(part: str) -> None:
+    """Print the PostgreSQL URL as the last line; an embedded server is started and left running."""
+    from ct_assets.adapters.postgres.migrate import prepared_url
+    from ct_assets.settings import load
+
+    settings = load()
+    if part != "dagster":
+        address = prepared_url(settings, part)  # pyright: ignore[reportArgumentType]
+    else:
+        from ct_assets.adapters.postgres.connect import url_for
+
+        address = url_for(settings, "dagster")
+    _say_where(settings)
+    click.echo(address)
+
+
+def _say_where(settings) -> None:
+    from ct_assets.adapters.postgres.server import Server
+
+    if settings.ledger_url is None and (settings.home / "postgres.location").exists():
+        say(f"data lies in {Server(settings.home).base}: root's server may not work inside {settings.home}")
+
+
+@click.command()
+def stop() -> None:
+    """Stop the embedded PostgreSQL; its data stays."""
+    from ct_assets.adapters.postgres.server import Server
+    from ct_assets.settings import load
+
+    settings = load()
+    stopped = Server(settings.home).stop()
+    say("stopped" if stopped else "the embedded PostgreSQL was not running")
+
+
+@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.option("--part", type=click.Choice(PARTS), default="ledger", show_default=True, help="Whose database.")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def psql(part: str, arguments: tuple[str, ...]) -> None:
+    """Open psql on this installation's database; ARGUMENTS go to psql (ct psql -- -c 'select 1')."""
+    import os
+    import subprocess
+
+    from ct_assets.adapters.postgres.connect import url_for
+    from ct_assets.adapters.postgres.server import Server
+    from ct_assets.settings import load
+
+    settings = load()
+    address = url_for(settings, part)  # pyright: ignore[reportArgumentType]
+    program = Server(settings.home).program("psql")
+    given = list(arguments[1:] if arguments[:1] == ("--",) else arguments)
+    done = subprocess.run([str(program), "-X", *given], env={**os.environ, **_libpq(address)}, check=False)
+    raise click.exceptions.Exit(1 if done.returncode else 0)
+
+
+def _libpq(address: str) -> dict[str, str]:
+    """The URL as libpq's variables: on a command line every user of the machine could read its password."""
+    from psycopg.conninfo import conninfo_to_dict
+
+    names = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "password": "PGPASSWORD", "dbname": "PGDATABASE"}
+    names |= {"sslmode": "PGSSLMODE", "sslrootcert": "PGSSLROOTCERT"}
+    return {names[key]: str(value) for key, value in conninfo_to_dict(address).items() if key in names and value}
+
+
+@click.group()
+def db() -> None:
+    """Migrate and inspect the database schema."""
+
+
+@db.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON value a line.")
+def migrate(as_json: bool) -> None:
+    """Apply the migrations that are missing; a schema newer than this code is refused."""
+    from ct_assets.adapters.postgres.connect import url_for
+    from ct_assets.adapters.postgres.migrate import migrate as apply
+    from ct_assets.settings import load
+
+    before = apply(url_for(load()))
+    changed = before.behind
+    text = (
+        f"schema {before.found or '(none)'} -> {before.needed}" if changed else f"schema {before.needed}: nothing to do"
+    )
+    emit({"before": before.found, "now": before.needed, "changed": changed}, as_json, text)
+
+
+@db.command("status")
+@click.option("--json", "as_json", is_flag=True, help="One JSON value a line.")
+def db_status(as_json: bool) -> None:
+    """Say which schema the database has and which one this code needs; exit 1 when they differ."""
+    from ct_assets.adapters.postgres.connect import url_for
+    from ct_assets.adapters.postgres.migrate import check
+    from ct_assets.settings import load
+
+    found = check(url_for(load()))
+    text = f"schema {found.found or '(none)'}, this code needs {found.needed}"
+    emit({"found": found.found, "needed": found.needed, "behind": found.behind}, as_json, text)
+    if found.behind:
+        say("run `ct db migrate`")
+        raise click.exceptions.Exit(1)

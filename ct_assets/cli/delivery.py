@@ -1,0 +1,99 @@
+"""`ct deliver`: copy files into a pipeline's landing area.
+
+What goes here: options and printing. What does not: the copying (``adapters.landing``), inboxes (``adapters.inbox``).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ct_assets.cli.output import emit, progress, say
+from ct_assets.errors import UsageError
+
+if TYPE_CHECKING:
+    from ct_assets.adapters.landing import Delivered
+    from ct_assets.settings import Settings
+
+
+@click.command()
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--pipeline", required=True, help="Name of the pipeline, as in its defs.yaml.")
+@click.option("--inbox", is_flag=True, help="Take what lies complete in the pipeline's inbox folder instead of FILES.")
+@click.option(
+    "--approve", type=(int, str), metavar="REVISION_ID NAME", help="Publish a held correction; NAME is who approves."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON value a line.")
+def deliver(
+    files: tuple[Path, ...], pipeline: str, inbox: bool, approve: tuple[int, str] | None, as_json: bool
+) -> None:
+    """Copy FILES (never move them) into the landing area, in the given order.
+
+    The same bytes for the same day are known by their digest, whatever their name: nothing happens twice.
+    """
+    from ct_assets.adapters.datasets import pipeline_spec
+    from ct_assets.settings import load
+
+    settings = load()
+    pipeline_spec(pipeline)
+    if approve is not None:
+        _approve(settings, *approve, as_json)
+    elif inbox:
+        _inbox(settings, pipeline, as_json)
+    elif not files:
+        raise UsageError("no file was named", hint="ct deliver --pipeline NAME FILE..., or --inbox")
+    else:
+        _files(settings, pipeline, files, as_json)
+
+
+def _files(settings: Settings, pipeline: str, files: tuple[Path, ...], as_json: bool) -> None:
+    from ct_assets.adapters import landing
+    from ct_assets.adapters.postgres.connect import connect
+    from ct_assets.adapters.postgres.migrate import prepared_url
+    from ct_assets.adapters.storage import open_storage
+
+    storage = open_storage(settings)
+    with connect(prepared_url(settings), autocommit=True) as conn:
+        for path in progress(files, "delivering", total=len(files)):
+            _show(landing.take_in(conn, storage, pipeline, path), as_json)
+    say(f"next: ct run --pipeline {pipeline}")
+
+
+def _inbox(settings: Settings, pipeline: str, as_json: bool) -> None:
+    from ct_assets.adapters.inbox import inbox_folder, scan
+
+    found = scan(settings, pipeline, wait=True)
+    for delivered in found.taken:
+        _show(delivered, as_json)
+    for name, reason in found.waiting.items():
+        say(f"waiting  {name}: {reason}")
+    for name, reason in found.refused.items():
+        say(f"refused  {name}: {reason}")
+    say(f"inbox: {inbox_folder(settings, pipeline)}")
+    if found.refused:
+        raise click.exceptions.Exit(1)
+
+
+def _approve(settings: Settings, revision_id: int, by: str, as_json: bool) -> None:
+    from ct_assets.adapters.publish import approve
+
+    done = approve(settings, revision_id, by)
+    value = {"revision_id": done.revision_id, "dataset": done.dataset, "day": str(done.day), "state": done.state}
+    emit(value, as_json, f"revision {done.revision} of {done.dataset} {done.day} is published, approved by {by}")
+
+
+def _show(delivered: Delivered, as_json: bool) -> None:
+    day = delivered.day.isoformat() if delivered.day else None
+    value = {
+        "delivery_id": delivered.delivery_id,
+        "file": delivered.name,
+        "sha256": delivered.sha256,
+        "day": day,
+        "bytes": delivered.bytes,
+        "new": delivered.new,
+        "state": delivered.state,
+    }
+    known = "" if delivered.new else f" (known already: {delivered.state})"
+    emit(value, as_json, f"{delivered.delivery_id:>6}  {day or 'undated   '}  {delivered.name}{known}")

@@ -1,0 +1,1 @@
+"""One test for each row of the fault matrix, carrying its id."""
