@@ -1,0 +1,188 @@
+"""From data to a decision: the dataset, the folds, the refit and the gates of one candidate.
+
+What goes here: the order of the steps, pure. What does not: where folds and models are kept (``adapters.models``).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import importlib
+import time
+from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import polars as pl
+
+from ct_assets.errors import UsageError, did_you_mean
+from ct_assets.features.panel import Panel, build_panel
+from ct_assets.features.training_set import HORIZON_DAYS, data_digest, expected_open_days, feature_frame, weekly_origins
+from ct_assets.training.evaluation import FOLDS, Evaluation, Fold, evaluate, judge, training_rows
+from ct_assets.training.gates import Decision, GateRules, Kind, Refit, decide
+from ct_assets.training.recipe import OUTPUTS, Fitted, Recipe, TrainingFailed
+
+Reload = Callable[[Fitted], tuple[Fitted, int]]
+"""Stores a model, loads it again: the loaded one and its size in bytes."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What one training run sees. ``cutoff``: its last day; ``digest``: of every row up to it."""
+
+    panel: Panel
+    cutoff: dt.date
+    digest: str
+    origins: tuple[int, ...]
+    origin_digests: dict[int, str]
+
+    @property
+    def at(self) -> int:
+        """The position of the cut-off."""
+        return self.panel.index(self.cutoff)
+
+
+def dataset(daily: pl.DataFrame, lines: pl.DataFrame, folds: int = FOLDS) -> Dataset:
+    """The panel, the fold origins and the digests. Raises :class:`TrainingFailed` when there are no rows."""
+    if daily.is_empty():
+        raise TrainingFailed("no daily product sales are published: deliver some days first")
+    panel = build_panel(daily, lines)
+    cutoff = panel.day(panel.days - 1)
+    origins = tuple(weekly_origins(panel, folds))
+    digests = {at: data_digest(daily, lines, panel.day(at + HORIZON_DAYS)) for at in origins}
+    return Dataset(panel, cutoff, data_digest(daily, lines, cutoff), origins, digests)
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Against whom, by which rules. ``kept``: folds computed before; new ones are added to it."""
+
+    champion: Recipe | None = None
+    rules: GateRules = field(default_factory=GateRules)
+    kept: MutableMapping[str, Fold] | None = None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A refitted model, how its recipe fared, and whether it may lead."""
+
+    fitted: Fitted
+    evaluation: Evaluation
+    decision: Decision
+    data: Dataset
+    rows: int
+    seconds: float
+
+
+def train(
+    data: Dataset, recipe: Recipe, contest: Contest, reload: Reload, clock: Callable[[], float] = time.perf_counter
+) -> Candidate:
+    """Evaluate ``recipe`` (and the champion's, when it is another) at every origin, refit on all data, decide.
+
+    Deterministic but for ``seconds``. Raises :class:`TrainingFailed` when no model comes of it at all.
+    """
+    started = clock()
+    champion = contest.champion
+    kind: Kind = "first" if champion is None else "refresh" if champion.digest == recipe.digest else "challenger"
+    evaluation = evaluate(recipe, data.panel, data.origins, contest.kept, data.origin_digests)
+    against = _champions(kind, evaluation, data, contest)
+    rows = training_rows(data.panel, data.at)
+    fitted = recipe.fit(rows)
+    refit = check_refit(fitted, evaluation, data, reload, clock)
+    decision = decide(evaluation, against, refit, contest.rules, kind)
+    return Candidate(fitted, evaluation, decision, data, len(rows), clock() - started)
+
+
+def _champions(kind: Kind, own: Evaluation, data: Dataset, contest: Contest) -> Evaluation | None:
+    """A champion's recipe that cannot be fitted any more is no evidence, not a reason to stop."""
+    if contest.champion is None or kind == "refresh":
+        return own if kind == "refresh" else None
+    try:
+        return evaluate(contest.champion, data.panel, data.origins, contest.kept, data.origin_digests)
+    except TrainingFailed:
+        return None
+
+
+def check_refit(
+    fitted: Fitted, evaluation: Evaluation, data: Dataset, reload: Reload, clock: Callable[[], float]
+) -> Refit:
+    """The refit's forecasts of the newest day, and of the newest fold's week beside those that were evaluated."""
+    frame = feature_frame(data.panel, data.at)
+    begun = clock()
+    forecast = fitted.predict(frame)
+    seconds = clock() - begun
+    loaded, size = reload(fitted)
+    again = evaluated = pl.DataFrame()
+    if evaluation.folds:
+        fold = evaluation.folds[-1]
+        again, evaluated = judge(fitted, data.panel, data.origins[-1]).rows.select(OUTPUTS), fold.rows.select(OUTPUTS)
+    return Refit(forecast, loaded.predict(frame), again, evaluated, size, seconds)
+
+
+@dataclass(frozen=True)
+class WeekAhead:
+    """What is published. ``daily``: ``stock_code, day, mean, p50, p90``, a row a product and open day to come;
+    ``totals``: ``stock_code, open_days, mean, p50, p90``, a row a product. Units, after cancellations."""
+
+    as_of: dt.date
+    daily: pl.DataFrame
+    totals: pl.DataFrame
+
+
+def forecast(fitted: Fitted, panel: Panel, at: int | None = None) -> WeekAhead:
+    """The 7 days after the day at position ``at`` (default: the newest), for the products active then.
+
+    A total is the forecast per open day times the days expected to be open; it is spread over them by the shop's
+    weekday profile of the last 56 days. Quantiles of a single day are the day's share of the week's quantile: right
+    for planning a week, too narrow for judging one day.
+    """
+    at = panel.days - 1 if at is None else at
+    frame = feature_frame(panel, at)
+    rates = fitted.predict(frame)
+    is_open = expected_open_days(panel, at)
+    shares = weekday_profile(panel, at, is_open)
+    count = int(is_open.sum())
+    codes = frame["stock_code"]
+    totals = pl.DataFrame({"stock_code": codes, "open_days": pl.repeat(count, len(codes), dtype=pl.Int32, eager=True)})
+    totals = totals.with_columns((rates[name] * count).alias(name) for name in OUTPUTS)
+    days = [
+        totals.select(
+            "stock_code",
+            day=pl.lit(panel.day(at + 1 + ahead)),
+            **{name: pl.col(name) * float(share) for name in OUTPUTS},
+        )
+        for ahead, share in enumerate(shares)
+        if is_open[ahead]
+    ]
+    daily = pl.concat(days).sort("stock_code", "day") if days else totals.clear().select("stock_code", *OUTPUTS)
+    return WeekAhead(panel.day(at), daily, totals.sort("stock_code"))
+
+
+def weekday_profile(panel: Panel, at: int, is_open: Any) -> Any:
+    """The share of each of the 7 days after ``at`` in their total; 0 on closed days, summing to 1 over open ones."""
+    import numpy as np
+
+    part = panel.window(at, 56)
+    units = panel.net(part, at).sum(axis=0)[::-1]
+    counts = panel.is_open[part][::-1]
+    profile = np.zeros(7)
+    for ahead in range(7):
+        same = slice(6 - ahead, None, 7)
+        profile[ahead] = units[same].sum() / max(1, counts[same].sum())
+    profile = np.where(is_open, np.maximum(profile, 1e-9), 0.0)
+    return profile / profile.sum() if profile.sum() else profile
+
+
+def load_recipe(trainer: str, seed: int) -> Recipe:
+    """Call the function that `defs.yaml` names as ``package.module:function``; raises :class:`UsageError`."""
+    module_name, _, function = trainer.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise UsageError(
+            f"trainer {trainer!r}: {error}", hint="name it as package.module:function in defs.yaml"
+        ) from error
+    made = getattr(module, function, None)
+    if not callable(made):
+        near = did_you_mean(function, [name for name in dir(module) if not name.startswith("_")])
+        raise UsageError(f"trainer {trainer!r}: {module_name} has no function {function!r}", hint=near)
+    return made(seed)  # pyright: ignore[reportReturnType]

@@ -1,0 +1,66 @@
+"""Feast's objects, projected from the one specification of the features.
+
+What goes here: entity, source and feature view of every view in ``ct_assets.features.spec.VIEWS``. What does not: names,
+types or windows of features: change the specification and run `feast apply` again.
+
+Which way to a training set: ``ct_assets.features.training_set.training_frame`` computes features and labels at their
+origin and never drops a label row. Feast's PostgreSQL store keeps label rows too (a test holds it), but it reads the
+current version of each day only, and where a source has two rows of equal key and timestamps it returns a label twice;
+the published view has one row per day and product, so that cannot happen here.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from feast import Entity, FeatureView, Field  # noqa: TID253 (only Feast imports this file)
+from feast.infra.offline_stores.contrib.postgres_offline_store.postgres_source import PostgreSQLSource  # noqa: TID253
+from feast.types import Float32, Float64, Int64, String  # noqa: TID253
+from feast.value_type import ValueType  # noqa: TID253
+
+from ct_assets.features import spec
+
+TYPES = {"float32": Float32, "float64": Float64, "int64": Int64, "string": String}
+
+# 0 = no limit. Feast gives a label row older than the ttl empty features (its default store drops the row); here a
+# product that is no longer active has no newer row, and how old its last one may be is the reader's decision.
+NO_TTL = timedelta(0)
+
+
+def entity_of(view: spec.FeatureView) -> Entity:
+    """The entity of a view: its key column is its name."""
+    return Entity(
+        name=view.entity, join_keys=[view.entity], value_type=ValueType.STRING, description=f"key of {view.name}"
+    )
+
+
+def projected(view: spec.FeatureView, entity: Entity) -> FeatureView:
+    """A Feast feature view over the published table `feature.<name>`, current version of each day.
+
+    ``event_timestamp`` is the end of the day that a row describes (its values are known from then on),
+    ``created_timestamp`` when that version became known.
+    """
+    return FeatureView(
+        name=view.name,
+        entities=[entity],
+        ttl=NO_TTL,
+        schema=[
+            Field(name=view.entity, dtype=String),
+            *(Field(name=f.name, dtype=TYPES[f.dtype], description=f.description) for f in view.features),
+        ],
+        source=PostgreSQLSource(
+            name=f"{view.name}_published",
+            query=f'select * from feature."{view.name}"',
+            timestamp_field="event_timestamp",
+            created_timestamp_column="created_timestamp",
+            description="the published feature table: the current version of each day",
+        ),
+        description=view.description,
+        tags={"spec_digest": view.digest, "lookback_days": str(view.lookback_days)},
+    )
+
+
+# `feast apply` registers what it finds as variables of a module, not what lists hold.
+ENTITIES = {view.entity: entity_of(view) for view in spec.VIEWS.values()}
+globals().update(ENTITIES)
+globals().update({name: projected(view, ENTITIES[view.entity]) for name, view in spec.VIEWS.items()})
