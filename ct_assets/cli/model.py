@@ -1,0 +1,120 @@
+"""`ct model list|show`: which versions there are, why one leads, what each gate said.
+
+What goes here: printing. What does not: decisions.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from ct_assets.cli.output import emit, table
+from ct_assets.errors import UsageError, did_you_mean
+
+
+@click.group()
+def model() -> None:
+    """List and show model versions, gates and the champion."""
+
+
+@model.command("list")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def list_(as_json: bool) -> None:
+    """Every version of every model, the champion marked."""
+    from ct_assets.adapters import champion as pointer
+
+    rows: list[dict[str, Any]] = []
+    with _ledger() as conn:
+        for name in pointer.models(conn):
+            leads = pointer.champion(conn, name)
+            for version in pointer.versions(conn, name):
+                rows.append(_row(version, leads is not None and leads.version == version.version))
+    for row in rows:
+        if as_json:
+            emit(row, True)
+    if not as_json:
+        emit(None, False, table(_shown(rows)) if rows else "no model yet: `ct run --pipeline NAME` trains one")
+
+
+@model.command("show")
+@click.argument("name")
+@click.option("--version", type=int, help="A version; the champion, or else the newest, when not given.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def show(name: str, version: int | None, as_json: bool) -> None:
+    """One version with its provenance, metrics, gates, and the history of the champion pointer."""
+    from ct_assets.adapters import champion as pointer
+
+    with _ledger() as conn:
+        names = pointer.models(conn)
+        if name not in names:
+            raise UsageError(
+                f"no model {name!r}", hint=did_you_mean(name, names) or f"known: {', '.join(names) or 'none'}"
+            )
+        leads = pointer.champion(conn, name)
+        found = pointer.versions(conn, name)
+        wanted = version or (leads.version if leads else found[-1].version)
+        one = next((v for v in found if v.version == wanted), None)
+        if one is None:
+            raise UsageError(f"{name} has no version {wanted}", hint=f"it has 1 to {found[-1].version}")
+        moves = pointer.history(conn, name)
+    row = _row(one, leads is not None and leads.version == one.version)
+    row |= {"provenance": vars(one.provenance), "artefact": vars(one.artefact), "recipe": one.recipe}
+    row |= {"metrics": one.metrics, "gates": one.gates, "history": moves}
+    emit(row, as_json, None if as_json else _text(row))
+
+
+def _ledger() -> Any:
+    from ct_assets import settings
+    from ct_assets.adapters.postgres.connect import connect, url_for
+    from ct_assets.adapters.postgres.migrate import migrate
+
+    url = url_for(settings.load())
+    migrate(url)
+    return connect(url)
+
+
+def _row(version: Any, leads: bool) -> dict[str, Any]:
+    return {
+        "model": version.model,
+        "version": version.version,
+        "champion": leads,
+        "decision": version.decision,
+        "cutoff": version.provenance.cutoff,
+        "created_at": version.created_at,
+        "metrics": version.metrics,
+        "run_id": version.run_id,
+    }
+
+
+def _shown(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    shown = []
+    for row in rows:
+        numbers = {k: f"{v:.4g}" for k, v in row["metrics"].items() if isinstance(v, (int, float))}
+        head = {k: row[k] for k in ("model", "version", "decision", "cutoff")}
+        mark = {"champion": "<- champion" if row["champion"] else ""}
+        shown.append(
+            head | {"trained at": f"{row['created_at']:%Y-%m-%d %H:%M}"} | dict(list(numbers.items())[:5]) | mark
+        )
+    return shown
+
+
+def _text(row: dict[str, Any]) -> str:
+    lines = [f"{row['model']} version {row['version']}: {row['decision']}{' (champion)' if row['champion'] else ''}"]
+    for part in ("provenance", "artefact", "recipe", "metrics"):
+        lines += ["", part, *(f"  {key}: {value}" for key, value in row[part].items())]
+    lines += ["", "gates"]
+    for name, gate in row["gates"].items():
+        lines.append(f"  {name}: {_gate(gate)}")
+    lines += ["", "champion pointer"]
+    lines += [
+        f"  {m['generation']}. version {m['version']} at {m['decided_at']:%Y-%m-%d %H:%M}: {m['reason']}"
+        for m in row["history"]
+    ]
+    return "\n".join(lines)
+
+
+def _gate(gate: Any) -> str:
+    if not isinstance(gate, dict):
+        return str(gate)
+    return f"{gate.get('verdict')}: {gate.get('reason') or {k: v for k, v in gate.items() if k != 'verdict'}}"
