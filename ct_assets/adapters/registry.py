@@ -54,7 +54,9 @@ def _client(settings: Settings) -> Any:
     from mlflow.tracking import MlflowClient
 
     url = url_for(settings, "registry")
-    with connect(url, autocommit=True) as conn:  # also: a registry that is down says so at once (MLflow retries for long)
+    with connect(
+        url, autocommit=True
+    ) as conn:  # also: a registry that is down says so at once (MLflow retries for long)
         conn.execute("create schema if not exists mlflow")
     url = url.replace("postgresql://", "postgresql+psycopg2://", 1)
     separator = "&" if "?" in url else "?"

@@ -94,7 +94,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule that each row keeps or breaks; ``kind`` names its truth table in ``docs/guides/contracts.md``.
+    """A rule that each row keeps or breaks; ``kind`` names its truth table (``ct_assets/ingest/rules.py``).
 
     ``limit`` is the kind's argument (a bound, a pattern, the allowed values, a predicate).
     """

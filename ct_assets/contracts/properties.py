@@ -96,7 +96,7 @@ class _Property:
 
 def read_property(item: Any, zone: Any, reader: Reader, clauses: list[Clause]) -> tuple[Column, list[Rule]]:
     """Read one property. ``zone`` is the schema's time zone, if it declares one."""
-    if not isinstance(item, Block) or not item.get("name"):
+    if not isinstance(item, Block) or item.get("name") is None:
         raise reader.at(getattr(item, "line", 1), "a property needs a name", "add `name: my_column`")
     clauses += reader.known_keys(item, PROPERTY_KEYS, "property")
     name = str(item["name"])

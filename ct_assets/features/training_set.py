@@ -26,6 +26,7 @@ import numpy as np
 import polars as pl
 
 from ct_assets.features.daily import features_at
+from ct_assets.features.netting import matched_cancellations
 from ct_assets.features.panel import Panel, build_panel
 from ct_assets.features.spec import PRODUCT_DAILY
 
@@ -157,11 +158,16 @@ def expected_open_days(panel: Panel, at: int) -> np.ndarray:
 
 
 def data_digest(daily: pl.DataFrame, lines: pl.DataFrame, until: dt.date) -> str:
-    """SHA-256 of the rows up to the day ``until``, whatever order they came in."""
+    """SHA-256 of what a model can learn from the days up to ``until``, whatever order the rows came in.
+
+    Of the lines only the matches known by then count: a reader hands over the lines of keys that have a cancellation
+    *anywhere*, so a new cancellation adds old lines; hashing those would call every fold of last month changed.
+    """
     state = hashlib.sha256(PRODUCT_DAILY.digest.encode())
-    for frame, keys in ((daily, ["day", "stock_code"]), (lines, ["day", "_line"])):
-        part = frame.filter(pl.col("day") <= until).select(sorted(frame.columns)).sort(keys)
+    pairs = matched_cancellations(lines.filter(pl.col("day") <= until))
+    for frame in (daily.filter(pl.col("day") <= until), pairs):
         buffer = io.BytesIO()
-        part.rechunk().write_ipc(buffer)
+        columns = sorted(frame.columns)
+        frame.select(columns).sort(columns).rechunk().write_ipc(buffer)
         state.update(buffer.getbuffer())
     return state.hexdigest()

@@ -158,9 +158,9 @@ def _first_of_equals(held: Fingerprints, order: npt.NDArray[np.int64]) -> Flags:
 def _merged(runs: list[Fingerprints]) -> Fingerprints:
     low = np.concatenate([run.low for run in runs])
     if runs[0].high is None:
-        low.sort(kind="stable")
+        low.sort()
         return Fingerprints(low, None)
-    order = np.argsort(low, kind="stable")
+    order = np.argsort(low)
     return Fingerprints(low[order], np.concatenate([run.high for run in runs if run.high is not None])[order])
 
 

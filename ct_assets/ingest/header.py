@@ -107,13 +107,15 @@ def _position(column: Column, found: dict[str, int], fold: type[str] | object, w
 
 def _missing(column: Column, schema: DatasetSchema, names: Sequence[str]) -> str:
     known = {c.name for c in schema.delivered}
-    spare = [n for n in names if n not in known] or list(names)
+    spare = [n for n in names if n and n not in known] or [n for n in names if n]
     near = difflib.get_close_matches(column.name.casefold(), [n.casefold() for n in spare], n=1, cutoff=0.5)
     if not near:
         near = [n.casefold() for n in spare if _same_words(n, column.name)][:1]
     if near:
         name = next(n for n in spare if n.casefold() == near[0])
         hint = f"the nearest in the file is {name!r}; if it was renamed, declare renamedFrom: [{name}]"
+    elif not known & set(names):  # perhaps a row of data: its values, maybe personal ones, are not shown
+        hint = f"none of the {len(names)} names in the first line is in the contract: has the file a header?"
     else:
         shown = ", ".join(map(repr, names[:12])) + (" ..." if len(names) > 12 else "")
         hint = f"the file has {shown}"
@@ -124,4 +126,4 @@ def _same_words(a: str, b: str) -> bool:
     def letters(text: str) -> str:
         return "".join(c for c in text.casefold() if c.isalnum())
 
-    return letters(a) in letters(b) or letters(b) in letters(a)
+    return bool(letters(a)) and (letters(a) in letters(b) or letters(b) in letters(a))

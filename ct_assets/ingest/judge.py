@@ -24,7 +24,7 @@ from ct_assets.ingest.rowjudge import RowJudge
 from ct_assets.ingest.source import Source
 from ct_assets.ingest.verdict import FileRejected, FileVerdict
 
-CHUNK_BYTES = 4 << 20
+CHUNK_BYTES = 2 << 20  # small enough for the caches, large enough that the calls per block do not count
 
 
 @dataclass(frozen=True)

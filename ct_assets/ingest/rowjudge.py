@@ -85,13 +85,13 @@ class RowJudge:
         return JudgedRows(self._kept(frame, text, good), bad, self._reasons(bits[:, bad]), counts, duplicates)
 
     def _frame(self, reads: dict[str, Read]) -> pl.DataFrame:
-        series = [read.values for read in reads.values()]
+        series: dict[str, pl.Series] = {name: read.values for name, read in reads.items()}
         for name, read in reads.items():
             if read.local is not None and name + LOCAL in self._asked:
-                series.append(read.local.alias(name + LOCAL))
+                series[name + LOCAL] = read.local
             if name + ABSENT in self._asked:
                 absent = read.absent if read.absent is not None else np.zeros(len(read.values), bool)
-                series.append(pl.Series(name + ABSENT, absent))
+                series[name + ABSENT] = pl.Series(absent)
         return pl.DataFrame(series)
 
     def _kept(self, frame: pl.DataFrame, text: TextRows, good: npt.NDArray[np.bool_]) -> pl.DataFrame:

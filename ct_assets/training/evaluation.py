@@ -65,8 +65,9 @@ class Fold:
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> Fold:
-        """The fold that was stored."""
-        return Fold(dt.date.fromisoformat(value["origin"]), pl.DataFrame(value["rows"], schema_overrides=_SCHEMA))
+        """The fold that was stored (jsonb does not keep the order of keys)."""
+        rows = pl.DataFrame(value["rows"], schema_overrides=_SCHEMA).select("stock_code", "slice", *_SCHEMA)
+        return Fold(dt.date.fromisoformat(value["origin"]), rows)
 
 
 _SCHEMA: dict[str, Any] = dict.fromkeys(("truth", *OUTPUTS, *BASELINES), pl.Float64)

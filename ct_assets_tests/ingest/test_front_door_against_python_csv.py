@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ct_assets_tests.ingest.judging import Judged, judge, texts
 
-HOSTILE = st.text(alphabet=st.sampled_from(list('ab,"\n\r \té€\x00') + [",", '"', "\n", "\n"]), max_size=120)
+HOSTILE = st.text(alphabet=st.sampled_from([*list('ab,"\n\r \té€\x00'), ",", '"', "\n", "\n"]), max_size=120)
 CELL = st.lists(
     st.sampled_from(["x", "y", ",", '"', "\n", "\r\n", " ", "é", "€", "long enough to leave the view"]), max_size=6
 ).map("".join)

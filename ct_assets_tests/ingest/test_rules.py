@@ -165,7 +165,7 @@ def test_more_rules_than_bits_in_a_word(tmp_path: Path) -> None:
     names = ",".join(f"c{i}" for i in range(30))
     row = ["1"] * 30
     judged = judge(
-        names + "\n" + ",".join(row[:29] + ["-1"]) + "\n" + ",".join(["x", *row[1:]]) + "\n" + ",".join(row) + "\n",
+        names + "\n" + ",".join([*row[:29], "-1"]) + "\n" + ",".join(["x", *row[1:]]) + "\n" + ",".join(row) + "\n",
         schema,
     )
     assert judged.reasons == {2: ["c29.minimum"], 3: ["c0.type"]}

@@ -176,7 +176,9 @@ class Server:
         if working_on(self.data):
             self._end_orphans(signal.SIGQUIT)
         if working_on(self.data):
-            raise ServerError(f"processes still work on {self.data}: {working_on(self.data)}", hint="end them, try again")
+            raise ServerError(
+                f"processes still work on {self.data}: {working_on(self.data)}", hint="end them, try again"
+            )
         (self.data / "postmaster.pid").unlink(missing_ok=True)
         for left in location.socket_folder(self.base, self.account).glob(".s.PGSQL.*"):
             left.unlink(missing_ok=True)

@@ -1,0 +1,99 @@
+"""The component `ct_assets.components.RetrainingPipeline`: one YAML file becomes a pipeline.
+
+What goes here: the component, and which definitions a pipeline consists of. What does not: the spec's keys
+(`ct_assets.platform.spec`), asset bodies (`data_assets.py`, `training_assets.py`), conditions (orchestration).
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+from pydantic import BaseModel, ConfigDict
+
+from ct_assets.components.data_assets import daily_data, feature_view
+from ct_assets.components.training_assets import training_assets
+from ct_assets.contracts.odcs import load_contract
+from ct_assets.orchestration.checks import contract_checks
+from ct_assets.orchestration.names import PIPELINE_TAG, names_of
+from ct_assets.orchestration.pipeline import Pipeline
+from ct_assets.orchestration.sensors import landing_sensor, supplier_sensor
+from ct_assets.platform.spec import FILE_NAME, PipelineSpec, parse_pipeline
+
+JobOfAssets = Any  # what `dg.define_asset_job` returns; Dagster does not export its name
+
+
+class Attributes(BaseModel):
+    """What `attributes:` may hold. Open here: `ct_assets.platform.spec` checks it, with line, column and did-you-mean."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class RetrainingPipeline(dg.Component):
+    """From a daily delivery to checked tables, features, a gated model and its forecasts."""
+
+    def __init__(self, spec: PipelineSpec) -> None:
+        """``spec`` is checked."""
+        self.spec = spec
+
+    @classmethod
+    def get_model_cls(cls) -> type[BaseModel]:
+        """Let Dagster pass any mapping: our own validator says more about a mistake."""
+        return Attributes
+
+    @classmethod
+    def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> "RetrainingPipeline":
+        """Read the folder's own file again, with positions."""
+        path = context.path
+        return cls(parse_pipeline(path if path.is_file() else path / FILE_NAME))
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """The pipeline's assets, checks, jobs and sensors."""
+        return build_pipeline(self.spec)
+
+
+def resolve(spec: PipelineSpec) -> Pipeline:
+    """The spec with its contract, names and partitions."""
+    schema = load_contract(spec.source.contract).schema(spec.source.schema)
+    return Pipeline(spec, schema, names_of(spec, schema))
+
+
+def build_pipeline(spec: PipelineSpec) -> dg.Definitions:
+    """The definitions of one pipeline; what the spec does not ask for is not there."""
+    pipeline = resolve(spec)
+    jobs = list(_jobs(pipeline))
+    sensors = [landing_sensor(pipeline.names, jobs[0], pipeline.days), supplier_sensor(pipeline.names, spec)]
+    return dg.Definitions(
+        assets=[
+            daily_data(pipeline),
+            *(feature_view(pipeline, name) for name in spec.features),
+            *training_assets(pipeline),
+        ],
+        asset_checks=[contract_checks(pipeline.names, pipeline.schema.version)],
+        jobs=jobs,
+        sensors=[sensor for sensor in sensors if sensor is not None],
+    )
+
+
+def _jobs(pipeline: Pipeline) -> Iterator[JobOfAssets]:
+    """One job per stage: what `ct run`, the sensors and a person in the UI start."""
+    names, tags = pipeline.names, {PIPELINE_TAG: pipeline.spec.name, "team": pipeline.spec.owner.team}
+    yield dg.define_asset_job(
+        names.data_job,
+        dg.AssetSelection.assets(*names.data_keys),
+        tags=tags,
+        description="Judge and publish what was delivered.",
+    )
+    if names.features:
+        yield dg.define_asset_job(
+            names.feature_job,
+            dg.AssetSelection.assets(*names.feature_keys),
+            tags=tags,
+            description="Build feature days whose inputs changed.",
+        )
+    if names.model:
+        yield dg.define_asset_job(
+            names.training_job,
+            dg.AssetSelection.assets(*names.training_keys),
+            tags=tags,
+            description="Train a candidate, judge it, publish forecasts.",
+        )

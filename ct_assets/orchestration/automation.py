@@ -1,0 +1,159 @@
+"""When an asset runs by itself: named conditions that read as sentences. Dagster's `eager()` is not used.
+
+What goes here: the conditions, each with its trigger, its reset, what it can lose, and why it cannot stampede.
+What does not: which asset has which condition (components), what a partition is (`partitions.py`).
+
+Why not `eager()`: it contains `in_latest_time_window()`, so a correction of an older day never rebuilds anything; and
+it requests downstream of a failed blocking check. Tick tables with request budgets: `ct_assets_tests/orchestration`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+
+PublishedDays = Callable[[], Collection[str]]
+
+
+class PublishedInLedger(dg.AutomationCondition):
+    """True for the partitions whose day the ledger holds as published; asked at every evaluation.
+
+    Asset checks are unpartitioned: a newer pass would unblock an older bad day. This condition gates per partition.
+    It needs the ledger, hence a sensor with ``use_user_code_server=True``. ``published`` gives ISO days; when the
+    ledger cannot be reached it raises, the tick fails and the next tick evaluates the same triggers (nothing is lost).
+    """
+
+    def __init__(self, published: PublishedDays) -> None:
+        """``published`` is called once per evaluation that has candidates."""
+        self.published = published
+
+    @property
+    def name(self) -> str:
+        """What the automation tab shows."""
+        return "published_in_ledger"
+
+    @property
+    def requires_cursor(self) -> bool:
+        """Stateless: the ledger is the state."""
+        return False
+
+    def evaluate(self, context: Any) -> dg.AutomationResult:
+        """Keep the candidates whose day is published."""
+        candidates = context.candidate_subset
+        if candidates.is_empty:
+            return dg.AutomationResult(context, context.get_empty_subset())
+        keys = set(candidates.expensively_compute_partition_keys()) & set(self.published())
+        subset = context.asset_graph_view.get_subset_from_partition_keys(context.key, context.partitions_def, keys)
+        return dg.AutomationResult(context, subset)
+
+
+def when_inputs_change_and_the_ledger_holds(published: PublishedDays) -> dg.AutomationCondition:
+    """A partitioned asset follows every change of its inputs, however old the day, once per change.
+
+    Trigger: an input partition it is mapped to (look-back included) was materialized since it was last handled.
+    Reset: it was requested or materialized itself. Held while it or an input is in progress, while a blocking check of
+    an input fails, and for days the ledger does not hold as published.
+    Can lose: nothing while the sensor's cursor lives; a new cursor starts at "now" and sees later changes only
+    (`ct run` asks the ledger instead and finds the rest).
+    No stampede: edge-triggered (`newly_updated`), a request resets it, so a failing asset is asked once per change.
+    """
+    return (
+        dg.AutomationCondition.any_deps_match(dg.AutomationCondition.newly_updated()).since_last_handled()
+        & PublishedInLedger(published)
+        & dg.AutomationCondition.all_deps_blocking_checks_passed()
+        & ~dg.AutomationCondition.any_deps_in_progress()
+        & ~dg.AutomationCondition.in_progress()
+    ).with_label("when inputs change and the ledger holds")
+
+
+def settled_inputs(published: PublishedDays) -> dg.AutomationCondition:
+    """Every input is done: none runs, none of theirs runs, none failed, and none is behind its own inputs.
+
+    The last part is what makes a burst one build: `will_be_requested()` would not see it, because it is true only for
+    assets that can share a run, and a daily input cannot share one with an unpartitioned asset.
+    """
+    running = dg.AutomationCondition.in_progress()
+    behind = dg.AutomationCondition.any_deps_match(dg.AutomationCondition.newly_updated()).since_last_handled()
+    open_work = (
+        running
+        | dg.AutomationCondition.any_deps_match(running)
+        | dg.AutomationCondition.execution_failed()
+        | (behind & PublishedInLedger(published))
+    )
+    return (~dg.AutomationCondition.any_deps_match(open_work)).with_label("inputs are settled")
+
+
+@dataclass(frozen=True)
+class Cadence:
+    """When a training set is due: on new data, or at ticks of ``cron`` in ``time_zone`` when data changed since."""
+
+    new_data: bool = True
+    cron: str | None = None
+    time_zone: str = "UTC"
+
+
+def when_inputs_settle(cadence: Cadence, published: PublishedDays) -> dg.AutomationCondition:
+    """An unpartitioned asset (training set) is rebuilt once after its inputs changed and came to rest, or on a schedule.
+
+    Trigger: ``new_data``: any input partition was materialized; ``cron``: a tick passed and an input changed since the
+    last build (a schedule alone never retrains on unchanged data).
+    Reset: requested or materialized. Held while inputs, or their inputs, are running, behind, or failed: a burst of
+    corrections coalesces into one build, and a partly failed rebuild is waited for (F41).
+    Can lose: nothing; a change that arrives while it runs sets the trigger again. A permanently failing input holds
+    it for good: the failed run is what needs a person.
+    Stampede: at most one request per quiet period, whatever the number of changed partitions.
+    """
+    changed = dg.AutomationCondition.any_deps_match(dg.AutomationCondition.newly_updated()).since_last_handled()
+    due = changed
+    if cadence.cron and not cadence.new_data:
+        due &= dg.AutomationCondition.cron_tick_passed(cadence.cron, cadence.time_zone).since_last_handled()
+    return (
+        due
+        & settled_inputs(published)
+        & dg.AutomationCondition.all_deps_blocking_checks_passed()
+        & ~dg.AutomationCondition.in_progress()
+    ).with_label("when inputs settle")
+
+
+def after_its_input() -> dg.AutomationCondition:
+    """An unpartitioned asset that always follows its one input, in the same run (model after training set, forecast after model).
+
+    Trigger: the input was materialized, or is requested in this very tick. Reset: requested or materialized.
+    Can lose: nothing. Stampede: one request per request of the input; a failed run is not asked again by itself.
+    """
+    follows = dg.AutomationCondition.any_deps_match(
+        dg.AutomationCondition.newly_updated() | dg.AutomationCondition.will_be_requested()
+    ).since_last_handled()
+    return (
+        follows & ~dg.AutomationCondition.any_deps_in_progress() & ~dg.AutomationCondition.in_progress()
+    ).with_label("after its input")
+
+
+def team_sensors(specs: Iterable[dg.AssetSpec]) -> list[dg.AutomationConditionSensorDefinition]:
+    """One automation sensor per team: a sensor over several teams would put their assets into one run.
+
+    Evaluated in user code, because :class:`PublishedInLedger` asks the ledger.
+    """
+    teams: dict[str, list[dg.AssetKey]] = defaultdict(list)
+    for spec in specs:
+        for owner in spec.owners:
+            teams[owner.removeprefix("team:")].append(spec.key)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        return [
+            dg.AutomationConditionSensorDefinition(
+                name=f"automation_{team.replace('-', '_')}",
+                target=dg.AssetSelection.assets(*keys),
+                use_user_code_server=True,
+                default_status=dg.DefaultSensorStatus.RUNNING,
+                minimum_interval_seconds=15,
+                run_tags={"team": team},
+                description=f"Evaluates the automation conditions of team {team}'s assets.",
+            )
+            for team, keys in sorted(teams.items())
+        ]

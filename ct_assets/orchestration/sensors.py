@@ -1,0 +1,105 @@
+"""What watches: the landing area of a pipeline, and the age of its data.
+
+What goes here: sensors. What does not: completeness of files (`adapters.inbox`), conditions (`automation.py`).
+
+F40: the landing sensor has no cursor that could be lost. Each tick asks the ledger what is pending; the run key is the
+digest of those deliveries, so a tick repeated, a daemon restarted or two daemons ask for the same run once.
+"""
+
+# No `from __future__ import annotations`: it breaks Dagster's `context` annotations.
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from ct_assets.orchestration.names import PIPELINE_TAG, Names
+from ct_assets.orchestration.partitions import range_tags
+from ct_assets.orchestration.resources import RESOURCE, Installation
+
+if TYPE_CHECKING:
+    from ct_assets.adapters.ledger import Delivery
+    from ct_assets.platform.spec import PipelineSpec
+
+LANDING_SECONDS, SUPPLIER_SECONDS = 15, 3600
+
+
+def run_key(deliveries: "Iterable[Delivery]") -> str:
+    """One delivery: its digest (and day). Several: the digest of theirs, whatever their order."""
+    keys = sorted(f"{d.sha256}:{d.day or ''}" for d in deliveries)
+    return keys[0] if len(keys) == 1 else hashlib.sha256("\n".join(keys).encode()).hexdigest()
+
+
+def requests(names: Names, deliveries: "list[Delivery]", partitions: dg.PartitionsDefinition) -> list[dg.RunRequest]:
+    """At most one run for everything pending, over the range of its days; days outside the partitions are left out."""
+    from ct_assets.orchestration.stages import business_day
+
+    known = [d for d in deliveries if partitions.has_partition_key(business_day(d).isoformat())]
+    if not known:
+        return []
+    days = {business_day(d) for d in known}
+    tags = {PIPELINE_TAG: names.pipeline}
+    if len(days) == 1:
+        return [dg.RunRequest(run_key(known), partition_key=days.pop().isoformat(), tags=tags)]
+    return [dg.RunRequest(run_key(known), tags={**tags, **range_tags(days)})]
+
+
+def landing_sensor(names: Names, job: Any, partitions: dg.PartitionsDefinition) -> dg.SensorDefinition:
+    """Takes in complete files of the inbox and asks for one run over all that is pending."""
+
+    @dg.sensor(
+        name=f"{names.pipeline}_landing",
+        job=job,
+        minimum_interval_seconds=LANDING_SECONDS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        required_resource_keys={RESOURCE},
+        description="Complete files in the inbox, and deliveries that no run has brought through yet.",
+    )
+    def landing(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        waiting, pending = look(getattr(context.resources, RESOURCE), names.pipeline)
+        asked = requests(names, pending, partitions)
+        if asked:
+            return dg.SensorResult(run_requests=asked)
+        return dg.SkipReason("; ".join(waiting) or "nothing new has been delivered")
+
+    return landing
+
+
+def look(installation: Installation, pipeline: str) -> "tuple[list[str], list[Delivery]]":
+    """Take in what is complete; why other files wait, and every delivery that is pending."""
+    from ct_assets.adapters import inbox
+    from ct_assets.adapters.landing import pending
+
+    url = installation.ledger_url  # migrated before the first file is taken in
+    found = inbox.scan(installation.settings, pipeline, clock=installation.clock)
+    waiting = [f"{name}: {why}" for name, why in sorted({**found.waiting, **found.refused}.items())]
+    assert url
+    with installation.ledger() as conn:
+        return waiting, pending(conn, pipeline)
+
+
+def supplier_sensor(names: Names, spec: "PipelineSpec") -> dg.SensorDefinition | None:
+    """Alerts when the newest published day is older than `freshness.data`; never starts a run."""
+    limit = spec.freshness.data
+    if limit is None:
+        return None
+
+    @dg.sensor(
+        name=f"{names.pipeline}_supplier",
+        minimum_interval_seconds=SUPPLIER_SECONDS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        required_resource_keys={RESOURCE},
+        description=f"Opens an incident for {spec.owner.oncall} when the newest day is older than {limit.days} days.",
+    )
+    def supplier(context: dg.SensorEvaluationContext) -> Iterator[dg.SkipReason]:
+        from ct_assets.orchestration.freshness import quiet_supplier
+
+        installation: Installation = getattr(context.resources, RESOURCE)
+        with installation.ledger() as conn:
+            message = quiet_supplier(conn, names.pipeline, names.lines, limit, installation.clock.now())
+        if message:
+            context.log.error(message)
+        yield dg.SkipReason(message or "the data is as recent as agreed")
+
+    return supplier

@@ -1,0 +1,289 @@
+"""What the bodies of training set, model and prediction call: adapters' results as Dagster results, and when it is due.
+
+What goes here: metadata, plots and checks of a training. What does not: training (`adapters.retraining`,
+`ct_assets.training`), who is champion (`adapters.champion`).
+
+A training is known by its inputs: the digest of the published revisions it reads. Materializations carry it as a tag;
+when the ledger's digest is another one, a retraining is due. A run killed anywhere is therefore simply due again, and
+registering is idempotent by inputs, recipe and code (F44).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from ct_assets.orchestration import stages
+from ct_assets.orchestration.resources import Installation
+
+if TYPE_CHECKING:
+    from ct_assets.adapters.retraining import Trained, TrainingInputs, TrainingJob
+    from ct_assets.orchestration.pipeline import Pipeline
+    from ct_assets.training.evaluation import Fold
+
+INPUTS_TAG = "ct/inputs"
+SANITY = ("refit_sane", "reload_equal", "artefact_bytes", "predict_seconds")
+
+
+def inputs_version(installation: Installation, pipeline: Pipeline) -> str:
+    """Digest of the revisions a training of now would read."""
+    from ct_assets.orchestration import facts
+
+    with installation.ledger() as conn:
+        rows = facts.published(conn, pipeline.names.lines)
+    return hashlib.sha256(",".join(str(row.revision_id) for row in rows).encode()).hexdigest()[:16]
+
+
+def due(installation: Installation, instance: dg.DagsterInstance, pipeline: Pipeline) -> list[dg.AssetKey]:
+    """The assets to build: all three when the inputs changed, the prediction alone when only it is behind; else none."""
+    from ct_assets.adapters import champion
+
+    names, now = pipeline.names, inputs_version(installation, pipeline)
+    if any(told_inputs(instance, key) != now for key in (names.dataset, names.model_key)):
+        return list(names.training_keys)
+    with installation.ledger() as conn:
+        leads = champion.champion(conn, str(names.model))
+    return [names.prediction] if leads and told_inputs(instance, names.prediction) != now else []
+
+
+def told_inputs(instance: dg.DagsterInstance, key: dg.AssetKey) -> str | None:
+    """The inputs of the newest event of an asset: a materialization, or the observation that nothing could be made."""
+    materialized = instance.fetch_materializations(key, limit=1).records
+    observed = instance.fetch_observations(key, limit=1).records
+    newest = max([*materialized, *observed], key=lambda record: record.storage_id, default=None)
+    if newest is None:
+        return None
+    event = newest.asset_materialization or newest.event_log_entry.asset_observation
+    return (event.tags or {}).get(INPUTS_TAG) if event else None
+
+
+def job_of(installation: Installation, pipeline: Pipeline, version: str) -> TrainingJob:
+    """The training that the pipeline's spec asks for, on the inputs of ``version``."""
+    from ct_assets.adapters.datasets import code_version
+    from ct_assets.adapters.retraining import TrainingJob
+    from ct_assets.training.gates import GateRules
+
+    spec = pipeline.spec.model
+    assert spec is not None
+    code = installation.settings.code_version or code_version()
+    run_id = hashlib.sha256(f"{version}|{spec.trainer}|{spec.seed}|{code}".encode()).hexdigest()[:32]
+    rules = GateRules.of(pipeline.spec.gates)
+    return TrainingJob(spec.name, spec.trainer, run_id, spec.seed, rules, code, stages.sales_tables(pipeline))
+
+
+def read_once(installation: Installation, pipeline: Pipeline, version: str) -> TrainingInputs:
+    """The inputs of ``version``; read once for the three steps of a run in one process."""
+    from ct_assets.adapters.retraining import read_inputs
+
+    kept = installation.kept.get("inputs")
+    if kept is None or kept[0] != version:
+        kept = version, read_inputs(installation.ledger_url, tables=stages.sales_tables(pipeline))
+        installation.kept["inputs"] = kept
+    return kept[1]
+
+
+def build_training_set(installation: Installation, pipeline: Pipeline) -> Iterator[Any]:
+    """Read what a training of now would learn from, and say what it is; nothing when there is too little."""
+    from ct_assets.adapters.training_data import NoSales
+    from ct_assets.training.recipe import TrainingFailed
+
+    version = inputs_version(installation, pipeline)
+    try:
+        inputs = read_once(installation, pipeline, version)
+    except (NoSales, TrainingFailed) as reason:
+        for key in (pipeline.names.dataset, pipeline.names.model_key):
+            yield _nothing_made(key, version, reason)
+        return
+    panel = inputs.data.panel
+    yield dg.MaterializeResult(
+        asset_key=pipeline.names.dataset,
+        metadata={
+            "cut-off": inputs.data.cutoff.isoformat(),
+            "known as of": inputs.known_as_of.isoformat(timespec="seconds"),
+            "products": len(panel.codes),
+            "open days": len(panel.open_days),
+            "folds": [panel.day(at).isoformat() for at in inputs.data.origins],
+            "data digest": inputs.data.digest,
+            "contract digest": inputs.contract_digest,
+        },
+        tags={INPUTS_TAG: version},
+        data_version=dg.DataVersion(inputs.data.digest[:16]),
+    )
+
+
+def _nothing_made(key: dg.AssetKey, version: str, reason: Exception) -> dg.AssetObservation:
+    return dg.AssetObservation(key, metadata={"not made": str(reason)}, tags={INPUTS_TAG: version})
+
+
+def train_candidate(installation: Installation, pipeline: Pipeline) -> Iterator[Any]:
+    """Train, judge and register a candidate; the pointer moves when every gate passed."""
+    from ct_assets.adapters import retraining
+    from ct_assets.adapters.storage import open_storage
+    from ct_assets.training.recipe import TrainingFailed
+
+    version = inputs_version(installation, pipeline)
+    job, storage = job_of(installation, pipeline, version), open_storage(installation.settings)
+    try:
+        inputs = read_once(installation, pipeline, version)
+        trained = retraining.train_candidate(installation.ledger_url, storage, job, inputs)
+    except TrainingFailed as reason:
+        yield _nothing_made(pipeline.names.model_key, version, reason)
+        yield from _no_gates(pipeline, str(reason))
+        return
+    yield dg.MaterializeResult(
+        asset_key=pipeline.names.model_key,
+        metadata=_model_metadata(installation, pipeline, trained, inputs),
+        tags={INPUTS_TAG: version},
+        data_version=dg.DataVersion(f"{pipeline.names.model} {trained.version}"),
+    )
+    yield from _gates(pipeline, trained)
+    _mirror(installation, str(pipeline.names.model))
+
+
+def _mirror(installation: Installation, model: str) -> None:
+    """MLflow's alias follows the ledger; when it cannot, the ledger still leads and the next run tries again."""
+    from ct_assets.adapters import registry
+
+    with installation.ledger() as conn:
+        problem = registry.mirror(conn, installation.settings, model)
+    if problem:
+        dg.get_dagster_logger().warning(f"the model registry does not follow yet: {problem}")
+
+
+def _model_metadata(
+    installation: Installation, pipeline: Pipeline, trained: Trained, inputs: TrainingInputs
+) -> dict[str, Any]:
+    from ct_assets.adapters import champion
+    from ct_assets.orchestration import plots
+
+    model, evaluation = str(pipeline.names.model), trained.candidate.evaluation
+    with installation.ledger() as conn:
+        versions = champion.versions(conn, model)
+    weeks = [
+        (fold.origin.isoformat(), _units(fold, "truth"), _units(fold, "mean"), _units(fold, "mean_28"))
+        for fold in evaluation.folds
+    ]
+    history = [(v.version, v.metrics, v.decision == "promoted") for v in versions[-30:]]
+    metadata: dict[str, Any] = {
+        "version": trained.version,
+        "promoted": trained.promoted,
+        "decision": trained.reason,
+        "cut-off": inputs.data.cutoff.isoformat(),
+        "training rows": trained.candidate.rows,
+        "seconds": round(trained.candidate.seconds, 1),
+        **{name: value for name in ("deviance", "wape", "bias", "coverage") if _finite(value := evaluation.mean(name))},
+        "quality by version": plots.metric_history(history),
+    }
+    if weeks:
+        metadata["forecast against truth"] = plots.forecast_against_truth(weeks)
+        metadata["folds"] = _table(evaluation.table())
+    return metadata
+
+
+def _units(fold: Fold, column: str) -> float:
+    return float(fold.rows[column].sum())
+
+
+def _finite(value: float) -> bool:
+    return value - value == 0
+
+
+def _table(rows: list[dict[str, Any]]) -> dg.TableMetadataValue:
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    records = [dg.TableRecord({name: str(row.get(name, "")) for name in columns}) for row in rows]
+    return dg.MetadataValue.table(records, schema=dg.TableSchema([dg.TableColumn(name) for name in columns]))
+
+
+def gate_group(name: str) -> str:
+    """Which of the three checks a gate belongs to."""
+    return "sanity" if name in SANITY else "baselines" if name.startswith(("baselines_", "coverage")) else "promotion"
+
+
+def _gates(pipeline: Pipeline, trained: Trained) -> Iterator[dg.AssetCheckResult]:
+    gates = trained.candidate.decision.gates
+    for group in ("promotion", "baselines", "sanity"):
+        chosen = [gate for gate in gates if group == "promotion" or gate_group(gate.name) == group]
+        passed = trained.promoted if group == "promotion" else bool(chosen) and all(gate.passed for gate in chosen)
+        stopped = next((gate.reason for gate in chosen if not gate.passed), None)
+        rows = [
+            {"gate": g.name, "verdict": g.verdict, "figure": g.figure, "threshold": g.threshold, "reason": g.reason}
+            for g in chosen
+        ]
+        yield dg.AssetCheckResult(
+            passed=passed,
+            check_name=group,
+            asset_key=pipeline.names.model_key,
+            severity=dg.AssetCheckSeverity.ERROR,
+            metadata={"gates": _table(rows)} if rows else {},
+            description=stopped or trained.reason,
+        )
+
+
+def _no_gates(pipeline: Pipeline, reason: str) -> Iterator[dg.AssetCheckResult]:
+    for group in ("promotion", "baselines", "sanity"):
+        yield dg.AssetCheckResult(
+            passed=False,
+            check_name=group,
+            asset_key=pipeline.names.model_key,
+            severity=dg.AssetCheckSeverity.WARN,
+            description=f"no evidence: {reason}",
+        )
+
+
+def publish_forecasts(installation: Installation, pipeline: Pipeline) -> Iterator[Any]:
+    """The champion's forecasts as a published table; while there is no champion, nothing (and readers keep what they have)."""
+    from ct_assets.adapters import retraining
+    from ct_assets.adapters.storage import open_storage
+    from ct_assets.adapters.training_data import NoSales
+    from ct_assets.training.recipe import TrainingFailed
+
+    version = inputs_version(installation, pipeline)
+    job, storage = job_of(installation, pipeline, version), open_storage(installation.settings)
+    try:
+        inputs = read_once(installation, pipeline, version)
+        found = retraining.publish_forecasts(installation.ledger_url, storage, job, inputs)
+    except (retraining.NoChampion, NoSales, TrainingFailed) as reason:
+        yield _nothing_made(pipeline.names.prediction, version, reason)
+        return
+    yield dg.MaterializeResult(
+        asset_key=pipeline.names.prediction,
+        metadata={
+            "dagster/row_count": found["rows"],
+            "products": found["products"],
+            "as of": found["as_of"].isoformat(),
+            "model version": found["model_version"],
+            "dagster/table_name": f"prediction.{pipeline.names.model}",
+        },
+        tags={INPUTS_TAG: version},
+        data_version=dg.DataVersion(f"{found['as_of']} v{found['model_version']}"),
+    )
+
+
+def summary(installation: Installation, instance: dg.DagsterInstance, pipeline: Pipeline) -> dict[str, Any]:
+    """What the last training came to, for `ct run`."""
+    from ct_assets.adapters import champion, forecasts
+
+    model = str(pipeline.names.model)
+    with installation.ledger() as conn:
+        versions, leads = champion.versions(conn, model), champion.champion(conn, model)
+        forecast = forecasts.current(conn, model)
+    found: dict[str, Any] = {"model": model, "champion": leads.version if leads else None}
+    told = instance.fetch_observations(pipeline.names.model_key, limit=1).records
+    if told and told_inputs(instance, pipeline.names.model_key) == inputs_version(installation, pipeline):
+        observation = told[0].event_log_entry.asset_observation
+        newest = instance.fetch_materializations(pipeline.names.model_key, limit=1).records
+        if observation and (not newest or newest[0].storage_id < told[0].storage_id):
+            return {**found, "not trained": observation.metadata["not made"].value}
+    if versions:
+        newest_version = versions[-1]
+        found |= {
+            "version": newest_version.version,
+            "decision": newest_version.decision,
+            "cutoff": str(newest_version.provenance.cutoff),
+        }
+    if forecast:
+        found |= {"forecast_as_of": str(forecast["as_of"]), "forecast_rows": forecast["rows"]}
+    return found

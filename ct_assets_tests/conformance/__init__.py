@@ -1,0 +1,1 @@
+"""Foreign corpora and published checks, run against the real path."""

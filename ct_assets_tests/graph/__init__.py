@@ -1,0 +1,1 @@
+"""What the asset graph is, so that a change of it is a reviewable difference."""
