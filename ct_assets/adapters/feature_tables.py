@@ -227,6 +227,7 @@ def read_features(
             where view = '{identifier(view.name)}' and {known} and day in ({listed}) order by day, version desc)
         select {names} from store.{identifier(view.name)} s join chosen c using (version_id)"""
     with adbc.connect(url) as conn, conn.cursor() as cursor:
+        cursor.execute("set local enable_nestloop to off")  # as in training_data: no statistics yet
         cursor.execute(query)
         frame = pl.from_arrow(cursor.fetch_arrow_table())
     assert isinstance(frame, pl.DataFrame)

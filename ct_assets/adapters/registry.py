@@ -50,8 +50,9 @@ def _client(settings: Settings) -> Any:
 
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     logging.getLogger("alembic").setLevel(logging.ERROR)  # the first contact migrates MLflow's own tables, loudly
-    logging.getLogger("mlflow").setLevel(logging.ERROR)
     from mlflow.tracking import MlflowClient
+
+    logging.getLogger("mlflow").setLevel(logging.ERROR)  # after the import, which sets it to INFO
 
     url = url_for(settings, "registry")
     with connect(

@@ -10,10 +10,11 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
@@ -72,17 +73,25 @@ class Story:
         """Run `ct` as a person would, in the demo's home; its progress goes to stderr, its answer is returned."""
         words = [str(word) for word in arguments]
         say(f"   $ ct {' '.join(words[:6])}{' ...' if len(words) > 6 else ''}")
-        done = subprocess.run(
-            [sys.executable, "-c", "from ct_assets.cli.main import main; main()", *words],
-            env=_environment(self.home),
-            capture_output=True,
-            text=True,
-        )
-        if done.returncode != expect:
-            raise ClaimFailed(
-                f"`ct {words[0]}` ended with {done.returncode}, expected {expect}:\n{(done.stderr or done.stdout)[-3000:]}"
+        with tempfile.TemporaryFile("w+", encoding="utf-8") as answer:
+            process = subprocess.Popen(
+                [sys.executable, "-c", "from ct_assets.cli.main import main; main()", *words],
+                env=_environment(self.home),
+                stdout=answer,
+                stderr=subprocess.PIPE,
+                text=True,
             )
-        return done.stdout + done.stderr
+            assert process.stderr is not None
+            told = []
+            for line in process.stderr:
+                told.append(line)
+                say(f"     {line.rstrip()}")
+            code = process.wait()
+            answer.seek(0)
+            told.append(answer.read())
+        if code != expect:
+            raise ClaimFailed(f"`ct {words[0]}` ended with {code}, expected {expect}:\n{''.join(told)[-3000:]}")
+        return "".join(told)
 
     def _close_step(self) -> None:
         if self.steps:
@@ -105,24 +114,36 @@ def demo(home: Path | None, days: int, seed: int) -> None:
     from ct_assets import settings
 
     chosen = (home or settings.load().home / "demo").expanduser().absolute()
-    _fresh_home(chosen)
+    running = _fresh_home(chosen)
     story = Story(chosen, seed, days)
     from ct_assets.cli.demo_claims import Claims
 
-    with Claims(chosen) as claims:
-        _tell(story, claims)
+    try:
+        with Claims(chosen) as claims:
+            _tell(story, claims)
+    finally:
+        _server(chosen).stop()
+        running.close()
     say("")
     click.echo(story.summary())
     click.echo(f"\n{story.holds} claims checked against the ledger and Dagster's event log, all hold.")
-    _server(chosen).stop()
-    shown = os.path.relpath(chosen) if chosen.is_relative_to(Path.cwd()) else str(chosen)
-    click.echo(
-        f"{time.perf_counter() - story.started:.0f} s in all. Look next at:\n"
-        f"  CT_HOME={shown} make ui            the assets, their plots and checks in Dagster\n"
-        f"  CT_HOME={shown} ct status          what is published, quarantined, rejected\n"
-        f"  CT_HOME={shown} ct quarantine list   the rows that were held back, and why\n"
-        f"  docs/guides/own-csv.md             the same with a CSV of your own"
-    )
+    click.echo(f"{time.perf_counter() - story.started:.0f} s in all. Look next at:\n{_next_steps(chosen)}")
+
+
+def _next_steps(home: Path) -> str:
+    """Commands that show what the demo left behind."""
+    shown = os.path.relpath(home) if home.is_relative_to(Path.cwd()) else str(home)
+    ct = f"CT_HOME={shown} .venv/bin/ct"
+    steps = {
+        f"CT_HOME={shown} make ui": "the assets, their plots, checks and automation in Dagster",
+        f"{ct} status": "what is published, rejected, corrected",
+        f"{ct} quarantine list --pipeline sales": "how many rows were held back each day, and why",
+        f"{ct} model list": "the models that were trained, and which leads",
+        f"{ct} predict": "the published forecasts",
+        "docs/guides/own-csv.md": "the same with a CSV of your own",
+    }
+    width = max(map(len, steps))
+    return "\n".join(f"  {command.ljust(width)}  {text}" for command, text in steps.items())
 
 
 def _tell(story: Story, claims: Claims) -> None:
@@ -283,24 +304,49 @@ def _correction(story: Story, claims: Claims, day: SalesDay) -> None:
     story.result(f"revision 2; {len(rebuilt)} days of features rebuilt, one retrain")
 
 
-def _fresh_home(home: Path) -> None:
-    """Make an empty home for the demo; one left by an earlier demo is replaced, anything else is refused."""
+def _fresh_home(home: Path) -> IO[str]:
+    """Make an empty home for the demo; one left by an earlier demo is replaced, anything else is refused.
+
+    Returns the locked marker: while it is open, no other demo replaces this home.
+    """
     if home.exists() and any(home.iterdir()):
         if not (home / MARKER).is_file():
             raise UsageError(
                 f"{home} holds something that no demo made (no {MARKER} in it)",
                 hint="name an empty or new folder with --home",
             )
-        say(f"plan: stop the database of the demo before this one and remove {home}; nothing outside it is touched")
-        server = _server(home)
-        base = server.base
-        server.stop()
-        shutil.rmtree(home)
-        if base.name.startswith("ct-assets-postgres-"):  # root's server keeps its data outside root's home folder
-            shutil.rmtree(base, ignore_errors=True)
+        with _locked(home):
+            _remove(home)
     home.mkdir(parents=True, exist_ok=True)
     (home / MARKER).write_text("`ct demo` may remove this folder.\n", encoding="utf-8")
     say(f"the demo lives in {home}; it uses a database of its own there")
+    return _locked(home)
+
+
+def _locked(home: Path) -> IO[str]:
+    """The marker, locked for this process; refused while another demo runs in ``home``."""
+    import fcntl
+
+    marker = (home / MARKER).open("a", encoding="utf-8")
+    try:
+        fcntl.flock(marker, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        marker.close()
+        raise UsageError(
+            f"a demo is running in {home}", hint="wait for it, or name another folder with --home"
+        ) from None
+    return marker
+
+
+def _remove(home: Path) -> None:
+    """Remove what an earlier demo left, its database included."""
+    say(f"plan: stop the database of the demo before this one and remove {home}; nothing outside it is touched")
+    server = _server(home)
+    base = server.base
+    server.stop()
+    shutil.rmtree(home)
+    if base.name.startswith("ct-assets-postgres-"):  # root's server keeps its data outside root's home folder
+        shutil.rmtree(base, ignore_errors=True)
 
 
 def _server(home: Path) -> Any:

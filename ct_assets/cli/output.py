@@ -61,5 +61,7 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = Non
         return ""
     cells = [names] + [["" if row.get(n) is None else str(row.get(n)) for n in names] for row in rows]
     widths = [max(len(line[i]) for line in cells) for i in range(len(names))]
-    lines = ["  ".join(value.ljust(width) for value, width in zip(line, widths, strict=True)).rstrip() for line in cells]
+    lines = [
+        "  ".join(value.ljust(width) for value, width in zip(line, widths, strict=True)).rstrip() for line in cells
+    ]
     return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])

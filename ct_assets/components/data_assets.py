@@ -5,6 +5,7 @@ What goes here: asset definitions whose bodies call `orchestration.stages`. What
 # No `from __future__ import annotations`: it breaks Dagster's `context` annotations.
 
 from collections.abc import Iterator
+from functools import partial
 
 import dagster as dg
 
@@ -38,7 +39,8 @@ def daily_data(pipeline: Pipeline) -> dg.AssetsDefinition:
         facts = stages.data_facts(installation, pipeline, days)
         for key in names.data_keys:
             if key in context.selected_asset_keys:
-                yield from echo(context, key, facts[key])
+                more = partial(stages.quarantine_plot, installation, names) if key == names.quarantine else None
+                yield from echo(context, key, facts[key], more)
         outcome.raise_if_failed()
 
     return daily

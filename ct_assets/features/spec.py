@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from functools import cached_property
 
 WINDOW_DAYS = 112
 LOOKBACK_DAYS = WINDOW_DAYS - 1
@@ -47,7 +48,7 @@ class FeatureView:
         """Feature names in table order."""
         return tuple(feature.name for feature in self.features)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Changes whenever a definition does; a stored version pins it."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()

@@ -72,19 +72,15 @@ def when_inputs_change_and_the_ledger_holds(published: PublishedDays) -> dg.Auto
 
 
 def settled_inputs(published: PublishedDays) -> dg.AutomationCondition:
-    """Every input is done: none runs, none of theirs runs, none failed, and none is behind its own inputs.
+    """Every input is done: none runs, none of theirs runs, and none is behind its own inputs (failed ones stay behind).
 
     The last part is what makes a burst one build: `will_be_requested()` would not see it, because it is true only for
     assets that can share a run, and a daily input cannot share one with an unpartitioned asset.
     """
     running = dg.AutomationCondition.in_progress()
-    behind = dg.AutomationCondition.any_deps_match(dg.AutomationCondition.newly_updated()).since_last_handled()
-    open_work = (
-        running
-        | dg.AutomationCondition.any_deps_match(running)
-        | dg.AutomationCondition.execution_failed()
-        | (behind & PublishedInLedger(published))
-    )
+    updated = dg.AutomationCondition.newly_updated()
+    behind = dg.AutomationCondition.any_deps_match(updated).since(updated) & PublishedInLedger(published)
+    open_work = running | dg.AutomationCondition.any_deps_match(running) | behind
     return (~dg.AutomationCondition.any_deps_match(open_work)).with_label("inputs are settled")
 
 
@@ -102,8 +98,8 @@ def when_inputs_settle(cadence: Cadence, published: PublishedDays) -> dg.Automat
 
     Trigger: ``new_data``: any input partition was materialized; ``cron``: a tick passed and an input changed since the
     last build (a schedule alone never retrains on unchanged data).
-    Reset: requested or materialized. Held while inputs, or their inputs, are running, behind, or failed: a burst of
-    corrections coalesces into one build, and a partly failed rebuild is waited for (F41).
+    Reset: requested or materialized. Held while inputs, or their inputs, are running or behind: a burst of corrections
+    coalesces into one build, and a partly failed rebuild is waited for (F41).
     Can lose: nothing; a change that arrives while it runs sets the trigger again. A permanently failing input holds
     it for good: the failed run is what needs a person.
     Stampede: at most one request per quiet period, whatever the number of changed partitions.

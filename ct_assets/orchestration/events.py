@@ -12,8 +12,8 @@ know. The next run of any range that covers the day sees the difference and emit
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import dagster as dg
@@ -51,15 +51,20 @@ def untold(instance: dg.DagsterInstance, key: dg.AssetKey, facts: Iterable[DayFa
 
 
 def echo(
-    context: dg.AssetExecutionContext, key: dg.AssetKey, facts: Sequence[DayFact]
+    context: dg.AssetExecutionContext,
+    key: dg.AssetKey,
+    facts: Sequence[DayFact],
+    newest: Callable[[], Mapping[str, Any]] | None = None,
 ) -> Iterator[dg.MaterializeResult]:
     """Log one materialization per fact (only untold ones in a coordinated range), then let downstream steps of the run go on.
 
+    ``newest`` gives more metadata (a plot over many days) for the newest day that is told; called only when there is one.
     Downstream steps go on even when no day was published: each asks the ledger itself what there is to do.
     """
-    log_materializations(
-        context, key, untold(context.instance, key, facts) if COORDINATED in context.run.tags else list(facts)
-    )
+    chosen = untold(context.instance, key, facts) if COORDINATED in context.run.tags else list(facts)
+    if chosen and newest is not None:
+        chosen[-1] = replace(chosen[-1], metadata={**chosen[-1].metadata, **newest()})
+    log_materializations(context, key, chosen)
     yield dg.MaterializeResult(asset_key=key, metadata={EVENTS_ALREADY_LOGGED: True})
 
 

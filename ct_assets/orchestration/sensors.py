@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from ct_assets.orchestration.names import PIPELINE_TAG, Names
-from ct_assets.orchestration.partitions import range_tags
+from ct_assets.orchestration.partitions import coordinated, range_tags
 from ct_assets.orchestration.resources import RESOURCE, Installation
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ def requests(names: Names, deliveries: "list[Delivery]", partitions: dg.Partitio
     tags = {PIPELINE_TAG: names.pipeline}
     if len(days) == 1:
         return [dg.RunRequest(run_key(known), partition_key=days.pop().isoformat(), tags=tags)]
-    return [dg.RunRequest(run_key(known), tags={**tags, **range_tags(days)})]
+    # both ranges: Dagster's, so that the UI shows which days; ours, so that only the days with news are told
+    return [dg.RunRequest(run_key(known), tags={**tags, **range_tags(days), **coordinated(days)})]
 
 
 def landing_sensor(names: Names, job: Any, partitions: dg.PartitionsDefinition) -> dg.SensorDefinition:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ct_assets.errors import CtError
 from ct_assets.orchestration.resources import Installation
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ct_assets.adapters.publish import Decision
     from ct_assets.adapters.training_data import SalesTables
     from ct_assets.orchestration.events import DayFact
+    from ct_assets.orchestration.names import Names
     from ct_assets.orchestration.pipeline import Pipeline
     from ct_assets.platform.spec import PipelineSpec
 
@@ -103,6 +104,15 @@ def data_facts(
         names.quarantine: facts.quarantine_facts(rows, wanted),
     }
     return found | dict.fromkeys(names.rollup_keys, facts.rollup_facts(rows, wanted))
+
+
+def quarantine_plot(installation: Installation, names: Names) -> dict[str, Any]:
+    """Rules broken per day over the last delivered days, as metadata."""
+    from ct_assets.orchestration import facts, plots
+
+    with installation.ledger() as conn:
+        found = facts.quarantine_facts(facts.published(conn, names.lines))
+    return {"by reason": plots.quarantine_by_reason([(fact.day, fact.metadata["rules broken"]) for fact in found])}
 
 
 # -- features ----------------------------------------------------------------------------------------------------------

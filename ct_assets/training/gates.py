@@ -182,6 +182,7 @@ def upper_bound(candidate: Evaluation, champion: Evaluation, measure: str, confi
     both = own.join(other, on=["origin", "stock_code"], how="inner", suffix="_champion")
     if len(both) != len(own) or len(both) != len(other):
         return None
+    both = both.sort("stock_code", "origin")  # the draw must not depend on the order of rows
     blocks = both.group_by("stock_code", maintain_order=True).agg(pl.col("loss", "loss_champion").sum())
     a, b = blocks["loss"].to_numpy(), blocks["loss_champion"].to_numpy()
     if len(blocks) < MIN_BLOCKS or not np.isfinite(a).all() or not np.isfinite(b).all() or b.sum() <= 0:

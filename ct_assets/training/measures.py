@@ -15,7 +15,8 @@ def deviances(truth: np.ndarray, forecast: np.ndarray) -> np.ndarray:
     """Unit Poisson deviances ``2 (y ln(y/m) - y + m)`` with ``m`` at least :data:`FLOOR`; ``truth`` >= 0."""
     m = np.maximum(forecast, FLOOR)
     ratio = np.divide(truth, m, out=np.ones_like(m), where=truth > 0)
-    return 2 * (truth * np.log(ratio) - truth + m)
+    with np.errstate(divide="ignore", invalid="ignore"):  # an infinite forecast gives NaN, which the gates refuse
+        return 2 * (truth * np.log(ratio) - truth + m)
 
 
 def poisson_deviance(truth: np.ndarray, forecast: np.ndarray) -> float:

@@ -103,6 +103,7 @@ class FitRules:
 
 
 Factory = Callable[[int], Any]
+_UNSEEN = "mean before the held rows"
 
 
 @dataclass(frozen=True)
@@ -156,18 +157,23 @@ class QuantileRecipe:
 
         rows = _Rows.of(frame, self)
         held = rows.calibration()
-        learnt = {name: rows if name != "p90" or held is None else rows.before(held) for name in self.estimators}
-        with ThreadPoolExecutor(len(OUTPUTS)) as pool:
-            jobs = {n: pool.submit(learnt[n].fitted, make(self.seed)) for n, make in self.estimators.items()}
-            models = {name: job.result() for name, job in jobs.items()}
+        earlier = rows if held is None else rows.before(held)
+        jobs = {name: (make, earlier if name == "p90" else rows) for name, make in self.estimators.items()}
+        if held is not None and len(self.estimators) < len(OUTPUTS):
+            jobs[_UNSEEN] = (self.estimators["mean"], earlier)  # a mean that has seen the held rows fits them too well
+        with ThreadPoolExecutor(len(jobs)) as pool:
+            running = {name: pool.submit(learnt.fitted, make(self.seed)) for name, (make, learnt) in jobs.items()}
+            models = {name: job.result() for name, job in running.items()}
         factors = {name: self._factor(name, models, held) for name in OUTPUTS}
+        models.pop(_UNSEEN, None)
         return FittedQuantiles(self.design, models, factors, self.rules.ratio_cap)
 
     def _factor(self, output: str, models: Mapping[str, Any], held: _Rows | None) -> float:
         """P90 is always calibrated; P50 only when it is derived from the mean (a fitted median needs no help)."""
         if held is None or output == "mean" or (output == "p50" and "p50" in models):
             return 1.0
-        return held.factor(models.get(output, models["mean"]), TARGETS[output])
+        model = models[output] if output in models else models[_UNSEEN]
+        return held.factor(model, TARGETS[output])
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,7 @@ def test_any_checked_key_stays_below_the_root(key: str) -> None:
     assert (Path("/root") / key).resolve().is_relative_to("/root")
 
 
-@hypothesis_settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(writes=st.lists(st.tuples(st.sampled_from(["a", "b", "c/d"]), st.one_of(st.none(), st.binary(max_size=64)))))
 def test_both_behave_like_a_dictionary(storage: Storage, writes: list[tuple[str, bytes | None]]) -> None:
     for key in list(storage.list()):

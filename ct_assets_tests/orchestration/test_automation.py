@@ -187,8 +187,8 @@ def test_a_burst_of_corrections_is_one_retraining(settled: Ticks):
 def test_a_running_feature_build_holds_the_retraining(settled: Ticks):
     settled.publish(OPEN[-3])
     settled.tick()
-    settled.done("features", [OPEN[-3]])
-    run = in_progress(settled, "features", OPEN[-2].isoformat())
+    settled.done("features", dependents(OPEN[-3]))
+    run = in_progress(settled, "features", OPEN[-20].isoformat())
     assert settled.tick() == {}
     settled.instance.report_run_canceled(run)
     assert settled.tick() == RETRAIN
@@ -201,17 +201,17 @@ def test_a_running_delivery_holds_the_retraining(settled: Ticks):
     run = in_progress(settled, "lines", OPEN[-1].isoformat())
     assert settled.tick() == {}
     settled.instance.report_run_canceled(run)
+    settled.check(passed=True)  # the cancelled run had planned the check and left it without a result
     assert settled.tick() == RETRAIN
 
 
-def test_a_data_run_that_ends_between_ticks_does_not_start_training_beside_the_features(settled: Ticks):
-    """Seen live: the days are told while their run still goes on; the tick after its end asked for both at once."""
-    run = in_progress(settled, "lines", OPEN[-3].isoformat())
-    settled.publish(OPEN[-3])
+def test_features_and_training_are_never_asked_for_in_one_tick(settled: Ticks):
+    """Seen live: the days are told before their run's check; the tick after the check asked for both at once."""
+    settled.publish(OPEN[-3], passed=None)
     assert settled.tick() == {}
-    settled.instance.report_run_canceled(run)
+    settled.check(passed=True)
     assert settled.tick() == {"features": dependents(OPEN[-3])}
-    assert settled.tick() == {}  # requested, not yet started
+    assert [settled.tick() for _ in range(3)] == [{}] * 3  # requested, not yet built
     settled.done("features", dependents(OPEN[-3]))
     assert settled.tick() == RETRAIN
 

@@ -19,7 +19,7 @@ START = dt.date(2011, 1, 3)
 
 @functools.cache
 def panel(days: int = 100, products: int = 60) -> Panel:
-    """Poisson demand of products of very different level, with price-like steps and quiet spells."""
+    """Poisson demand of products of different level that rises and falls in waves; Saturdays closed."""
     return build_panel(*tables(days, products))
 
 
@@ -27,9 +27,12 @@ def panel(days: int = 100, products: int = 60) -> Panel:
 def tables(days: int = 100, products: int = 60) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Daily sales and (no) lines."""
     rng = np.random.default_rng(3)
-    level = np.exp(rng.normal(1.5, 1.2, products))
-    burst = rng.random((days, products)) < 0.02  # one large order, which a mean of 28 days carries along for weeks
-    units = rng.poisson(level, (days, products)) + burst * rng.poisson(level * 25, (days, products))
+    level = np.exp(rng.normal(2.5, 0.8, products))
+    # waves of 35 days: where a product is in its wave shows in the last week over the last month, so a model can tell
+    # what comes next; every mean of the past is late
+    phase = rng.uniform(0, 2 * np.pi, products)
+    wave = 1 + 0.8 * np.sin(2 * np.pi * np.arange(days)[:, None] / 35 + phase)
+    units = rng.poisson(level * wave)
     rows = [
         (START + dt.timedelta(days=day), f"P{product:03d}", int(units[day, product]))
         for day in range(days)

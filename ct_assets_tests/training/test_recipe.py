@@ -64,7 +64,7 @@ def test_the_model_knows_more_than_the_level(rows: pl.DataFrame, later: pl.DataF
     level = DESIGN.level(later)
     truth, weight = later["label_per_open_day"].to_numpy(), later["label_open_days"].to_numpy()
     own, naive = (mean_poisson_deviance(truth, np.maximum(f, 0.002), sample_weight=weight) for f in (got, level))
-    assert own < 0.95 * naive
+    assert own < 0.3 * naive
 
 
 def test_p90_covers_about_nine_tenths_of_weeks_not_learnt_from(rows: pl.DataFrame, later: pl.DataFrame) -> None:
@@ -102,7 +102,8 @@ def test_an_estimator_of_another_library_is_a_recipe(rows: pl.DataFrame, later: 
         warnings.filterwarnings("ignore", message="X does not have valid feature names")
         got = own.fit(rows).predict(later)
     truth = later["label_per_open_day"]
-    assert abs(got["mean"].sum() / truth.sum() - 1) < 0.25
+    level = (truth - later["units_mean_28"]).abs().mean()
+    assert (truth - got["mean"]).abs().mean() < level  # it has learnt more than the level it started from
     assert 0.8 <= (truth <= got["p90"]).mean() <= 0.98
 
 

@@ -249,7 +249,7 @@ class Server:
 
 
 def remove_abandoned(keep: Path) -> list[Path]:
-    """Remove data folders under /var/tmp whose home lay in the temporary folder and is gone; return them.
+    """Remove data folders under /var/tmp whose home lay in a temporary folder and is gone; return them.
 
     A home elsewhere may be on a disk that is merely not mounted: its data is reported by ``ct doctor``, not removed.
     """
@@ -260,7 +260,7 @@ def remove_abandoned(keep: Path) -> list[Path]:
             home = Path(marker.read_text().strip())
         except OSError:
             continue
-        temporary = home.is_relative_to(tempfile.gettempdir())
+        temporary = home.is_relative_to(tempfile.gettempdir()) or home.is_relative_to(location.ELSEWHERE)
         if base != keep and temporary and not home.exists() and not working_on(base / "data"):
             shutil.rmtree(base, ignore_errors=True)
             removed.append(base)

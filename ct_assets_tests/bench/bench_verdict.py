@@ -1,7 +1,7 @@
 """`ct verdict`'s work against DuckDB's own pass over the same bytes: 23 rules, duplicates, good and bad rows as Parquet.
 
 What goes here: seeded data, both sides, CPU and memory of fresh processes, one line of result. What does not: claims
-that are not printed. Run: ``.venv/bin/python bench/verdict.py [--rows N]`` (or ``make bench``).
+that are not printed. Run: ``.venv/bin/python ct_assets_tests/bench/bench_verdict.py [--rows N]`` (or ``make bench``).
 """
 
 from __future__ import annotations
