@@ -15,6 +15,7 @@ import dagster as dg
 
 from ct_assets.orchestration.automation import team_sensors
 from ct_assets.orchestration.resources import RESOURCE, Installation
+from ct_assets.orchestration.sheets import SHEETS, sheet_writer
 
 # Dagster warns about its own use of a beta parameter whenever a component's asset checks are resolved.
 warnings.filterwarnings("ignore", message="Parameter `execution_type` of function", category=dg.BetaWarning)
@@ -24,7 +25,8 @@ ROOT = Path(__file__).parent.parent
 
 def build_defs(overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
     """All definitions; ``overrides`` replaces resources by name."""
-    shared = dg.Definitions(resources={RESOURCE: Installation(), **(overrides or {})}, executor=dg.in_process_executor)
+    resources = {RESOURCE: Installation(), SHEETS: sheet_writer, **(overrides or {})}
+    shared = dg.Definitions(resources=resources, executor=dg.in_process_executor)
     loaded = dg.Definitions.merge(dg.load_from_defs_folder(path_within_project=ROOT), shared)
     return dg.Definitions.merge(loaded, dg.Definitions(sensors=team_sensors(loaded.resolve_all_asset_specs())))
 

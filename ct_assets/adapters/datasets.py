@@ -81,19 +81,23 @@ def published_dataset(spec: PipelineSpec, settings: Settings) -> PublishedDatase
     return PublishedDataset(spec.name, schema, version, rollups, spec.source.late_correction)
 
 
-def pipeline_dataset(pipeline: str, settings: Settings) -> PublishedDataset:
+def pipeline_dataset(pipeline: str | None, settings: Settings) -> PublishedDataset:
     """The dataset of the pipeline of that name; :class:`UsageError` with the nearest name when there is none."""
     return published_dataset(pipeline_spec(pipeline), settings)
 
 
-def pipeline_spec(pipeline: str) -> PipelineSpec:
-    """The spec of the pipeline of that name; :class:`UsageError` with the nearest name when there is none."""
+def pipeline_spec(pipeline: str | None) -> PipelineSpec:
+    """The spec of the pipeline of that name, or of the only one there is; else :class:`UsageError` with the nearest name."""
     from ct_assets.platform.spec import load_pipelines
 
     specs = load_pipelines(Path(__file__).parent.parent / "defs")
+    known = f"one of: {', '.join(sorted(specs)) or '(none is defined)'}"
+    if pipeline is None and len(specs) == 1:
+        return next(iter(specs.values()))
+    if pipeline is None:
+        raise UsageError("there are several pipelines: which one?", hint=f"--pipeline {known}")
     if pipeline not in specs:
-        near = did_you_mean(pipeline, specs) or f"one of: {', '.join(sorted(specs)) or '(none is defined)'}"
-        raise UsageError(f"no pipeline {pipeline!r}", hint=near)
+        raise UsageError(f"no pipeline {pipeline!r}", hint=did_you_mean(pipeline, specs) or known)
     return specs[pipeline]
 
 

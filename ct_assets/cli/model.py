@@ -66,12 +66,10 @@ def show(name: str, version: int | None, as_json: bool) -> None:
 
 def _ledger() -> Any:
     from ct_assets import settings
-    from ct_assets.adapters.postgres.connect import connect, url_for
-    from ct_assets.adapters.postgres.migrate import migrate
+    from ct_assets.adapters.postgres.connect import connect
+    from ct_assets.adapters.postgres.migrate import prepared_url
 
-    url = url_for(settings.load())
-    migrate(url)
-    return connect(url)
+    return connect(prepared_url(settings.load()))
 
 
 def _row(version: Any, leads: bool) -> dict[str, Any]:

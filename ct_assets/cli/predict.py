@@ -23,12 +23,10 @@ def predict(prediction: str | None, entity: str | None, day, limit: int, as_json
     """Read the champion's published forecasts; the last good ones stay when a run fails."""
     from ct_assets import settings
     from ct_assets.adapters import forecasts
-    from ct_assets.adapters.postgres.connect import connect, url_for
-    from ct_assets.adapters.postgres.migrate import migrate
+    from ct_assets.adapters.postgres.connect import connect
+    from ct_assets.adapters.postgres.migrate import prepared_url
 
-    url = url_for(settings.load())
-    migrate(url)
-    with connect(url) as conn:
+    with connect(prepared_url(settings.load())) as conn:
         name = _chosen(prediction, forecasts.predictions(conn))
         about = forecasts.current(conn, name)
         wanted = entity.strip().upper() if entity else None

@@ -12,7 +12,9 @@ import click
 
 from ct_assets.cli.output import emit, say, table, working
 
-PIPELINE = click.option("--pipeline", required=True, help="Name of the pipeline, as in its defs.yaml.")
+PIPELINE = click.option(
+    "--pipeline", help="Name of the pipeline, as in its defs.yaml; not needed when there is only one."
+)
 DAY = click.option("--day", type=click.DateTime(["%Y-%m-%d"]), help="One business day (YYYY-MM-DD).")
 RULE = click.option("--rule", help="Only rows that broke this rule.")
 JSON = click.option("--json", "as_json", is_flag=True, help="One JSON value a line.")
@@ -26,7 +28,7 @@ def quarantine() -> None:
 @quarantine.command("list")
 @PIPELINE
 @JSON
-def list_days(pipeline: str, as_json: bool) -> None:
+def list_days(pipeline: str | None, as_json: bool) -> None:
     """Days with quarantined rows, and how many broke which rule."""
     from ct_assets.adapters.quarantine import summary
 
@@ -50,7 +52,7 @@ def list_days(pipeline: str, as_json: bool) -> None:
 @RULE
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="At most this many rows.")
 @JSON
-def show(pipeline: str, day: dt.datetime | None, rule: str | None, limit: int, as_json: bool) -> None:
+def show(pipeline: str | None, day: dt.datetime | None, rule: str | None, limit: int, as_json: bool) -> None:
     """Quarantined rows as they were delivered, with file, line and the rules they break."""
     from ct_assets.adapters.quarantine import rows
 
@@ -67,7 +69,7 @@ def show(pipeline: str, day: dt.datetime | None, rule: str | None, limit: int, a
 @DAY
 @RULE
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write (default: stdout).")
-def export(pipeline: str, day: dt.datetime | None, rule: str | None, out: Path | None) -> None:
+def export(pipeline: str | None, day: dt.datetime | None, rule: str | None, out: Path | None) -> None:
     """Write quarantined rows as CSV, escaped so that a spreadsheet cannot run them."""
     import sys
 
@@ -92,7 +94,7 @@ def export(pipeline: str, day: dt.datetime | None, rule: str | None, out: Path |
 )
 @click.option("--all", "every", is_flag=True, help="Every day that has quarantined rows.")
 @JSON
-def replay(pipeline: str, day: tuple[dt.datetime, ...], every: bool, as_json: bool) -> None:
+def replay(pipeline: str | None, day: tuple[dt.datetime, ...], every: bool, as_json: bool) -> None:
     """Judge the stored bytes of days again under the present contract: a new revision where something changed.
 
     Running it twice changes nothing the second time.
@@ -130,7 +132,7 @@ def _show_replay(day: dt.date, decision, as_json: bool) -> None:
     emit(value, as_json, text if decision.fresh else f"{day}  nothing to do: same bytes, same contract, same code")
 
 
-def _open(pipeline: str):
+def _open(pipeline: str | None):
     from ct_assets.adapters.datasets import pipeline_dataset
     from ct_assets.adapters.postgres.connect import connect
     from ct_assets.adapters.postgres.migrate import prepared_url

@@ -11,6 +11,7 @@ import dagster as dg
 from pydantic import BaseModel, ConfigDict
 
 from ct_assets.components.data_assets import daily_data, feature_view
+from ct_assets.components.planner_sheet import planner_sheet
 from ct_assets.components.training_assets import training_assets
 from ct_assets.contracts.odcs import load_contract
 from ct_assets.orchestration.checks import contract_checks
@@ -60,7 +61,7 @@ def resolve(spec: PipelineSpec) -> Pipeline:
 def build_pipeline(spec: PipelineSpec) -> dg.Definitions:
     """The definitions of one pipeline; what the spec does not ask for is not there."""
     pipeline = resolve(spec)
-    jobs = list(_jobs(pipeline))
+    jobs = [*_jobs(pipeline), *([planner_sheet(pipeline)] if spec.model else [])]
     sensors = [landing_sensor(pipeline.names, jobs[0], pipeline.days), supplier_sensor(pipeline.names, spec)]
     return dg.Definitions(
         assets=[

@@ -287,3 +287,23 @@ def summary(installation: Installation, instance: dg.DagsterInstance, pipeline: 
     if forecast:
         found |= {"forecast_as_of": str(forecast["as_of"]), "forecast_rows": forecast["rows"]}
     return found
+
+
+def planner_frame(installation: Installation, model: str) -> tuple[Any, str]:
+    """The published totals of the coming week as a pandas DataFrame, and the key of its sheet. Raises :class:`CtError`."""
+    import pandas as pd
+    from psycopg import sql
+
+    from ct_assets.adapters import forecasts
+    from ct_assets.errors import CtError
+
+    columns = ("stock_code", "open_days", "mean", "p50", "p90")
+    with installation.ledger() as conn:
+        current = forecasts.current(conn, model)
+        if current is None:
+            raise CtError(f"no forecast of {model} is published yet", hint="`ct model show` says why no version leads")
+        query = sql.SQL("select {} from prediction.{} order by stock_code").format(
+            sql.SQL(", ").join(map(sql.Identifier, columns)), sql.Identifier(f"{model}_total")
+        )
+        rows = conn.execute(query).fetchall()
+    return pd.DataFrame(rows, columns=list(columns)), f"reports/{model}/forecast_{current['as_of']}.csv"

@@ -1,0 +1,188 @@
+"""From published days to a champion and its forecasts, against a real ledger; each way to stop leaves the old one."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from ct_assets.adapters import champion as pointer
+from ct_assets.adapters import forecasts
+from ct_assets.adapters.artefacts import ArtefactRefused
+from ct_assets.adapters.retraining import (
+    LedgerFolds,
+    NoChampion,
+    Trained,
+    TrainingInputs,
+    TrainingJob,
+    publish_forecasts,
+    read_inputs,
+    train_candidate,
+)
+from ct_assets.adapters.storage import LocalStorage
+from ct_assets.settings import load
+from ct_assets.training.candidate import dataset
+from ct_assets_tests.adapters.published_days import bring, sample
+from ct_assets_tests.training.panels import evaluation, tables
+
+JOB = TrainingJob("demand", "ct_assets.training.demand:recipe", "run-1", code_version="test-1")
+NOW = dt.datetime(2011, 6, 1, tzinfo=dt.UTC)
+
+
+@pytest.fixture(scope="module")
+def inputs() -> TrainingInputs:
+    return TrainingInputs(dataset(*tables()), "contract", NOW)
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> LocalStorage:
+    return LocalStorage(tmp_path / "storage")
+
+
+@pytest.fixture
+def conn(pg_url: str) -> Iterator[psycopg.Connection]:
+    with psycopg.connect(pg_url, autocommit=True) as conn:
+        yield conn
+
+
+def run(number: int, **changed) -> TrainingJob:
+    return dataclasses.replace(JOB, run_id=f"run-{number}", **changed)
+
+
+def test_a_first_model_leads_with_its_provenance(
+    pg_url: str, storage: LocalStorage, inputs: TrainingInputs, conn
+) -> None:
+    made = train_candidate(pg_url, storage, JOB, inputs)
+    assert made.promoted, made.reason
+    leads = pointer.champion(conn, "demand")
+    assert leads is not None
+    assert (leads.version, leads.generation, leads.decided_by) == (1, 1, "run run-1")
+    (version,) = pointer.versions(conn, "demand")
+    found = version.provenance
+    assert (found.data_digest, found.contract_digest, found.code_version) == (inputs.data.digest, "contract", "test-1")
+    assert (found.cutoff, found.known_as_of, found.seed) == (inputs.data.cutoff, NOW, 7)
+    assert version.decision == "promoted"
+    assert version.metrics["deviance"] == made.candidate.evaluation.mean("deviance")
+    assert {gate["verdict"] for gate in version.gates.values()} == {"pass"}
+    assert len(version.recipe["packages"]["installed_sha256"]) == 64
+    assert storage.exists(version.artefact.key)
+
+
+def test_a_repeated_run_is_the_same_version_and_a_refresh_is_the_next(
+    pg_url: str, storage: LocalStorage, inputs: TrainingInputs, conn
+) -> None:
+    first = train_candidate(pg_url, storage, JOB, inputs)
+    assert train_candidate(pg_url, storage, JOB, inputs).version == first.version == 1
+    second = train_candidate(pg_url, storage, run(2), inputs)
+    assert (second.version, second.promoted, second.candidate.decision.kind) == (2, True, "refresh")
+    assert second.candidate.evaluation.summary() == first.candidate.evaluation.summary()  # trained twice, same metrics
+    assert [(m["version"], m["previous"]) for m in pointer.history(conn, "demand")] == [(1, None), (2, 1)]
+
+
+def test_a_challenger_that_is_not_better_is_kept_and_does_not_lead(
+    pg_url: str, storage: LocalStorage, inputs: TrainingInputs, conn
+) -> None:
+    train_candidate(pg_url, storage, JOB, inputs)
+    same = train_candidate(pg_url, storage, run(2, seed=8), inputs)  # another seed: another recipe, the same model
+    assert same.candidate.decision.kind == "challenger"
+    assert not same.promoted
+    assert "champion_deviance" in same.reason
+    leads = pointer.champion(conn, "demand")
+    assert leads is not None
+    assert leads.version == 1
+    assert [v.decision for v in pointer.versions(conn, "demand")] == ["promoted", "refused"]
+
+
+def test_folds_are_kept_in_the_ledger_and_come_back_equal(conn, pg_url: str) -> None:
+    folds, fold = LedgerFolds(conn, "demand"), evaluation().folds[0]
+    key = f"recipe:data:{fold.origin}"
+    assert key not in folds
+    folds[key] = fold
+    assert folds[key].rows.equals(fold.rows)
+    assert list(folds) == [key]
+    other = LedgerFolds(conn, "another")
+    assert key not in other
+    nan = dataclasses.replace(fold, rows=fold.rows.with_columns(mean=fold.rows["mean"] * float("nan")))
+    other[key] = nan
+    assert len(other) == 0
+    del folds[key]
+    assert len(folds) == 0
+
+
+def test_kept_folds_are_used(pg_url: str, storage: LocalStorage, inputs: TrainingInputs, conn) -> None:
+    first = train_candidate(pg_url, storage, JOB, inputs)
+    assert conn.execute("select count(*) from ledger.evaluation").fetchone() == (4,)
+    conn.execute(
+        """update ledger.evaluation set measures = jsonb_set(measures, '{rows,mean}',
+           (select jsonb_agg(0.0) from jsonb_array_elements(measures -> 'rows' -> 'mean')))"""
+    )
+    second = train_candidate(pg_url, storage, run(2), inputs)
+    assert second.candidate.evaluation.mean("bias") == -1.0 != first.candidate.evaluation.mean("bias")
+    assert not second.promoted
+
+
+def test_a_pointer_that_moved_meanwhile_is_not_overwritten(
+    pg_url: str, storage: LocalStorage, inputs: TrainingInputs, conn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_candidate(pg_url, storage, JOB, inputs)
+    train_candidate(pg_url, storage, run(2), inputs)
+    register = pointer.register
+
+    def meanwhile(own: psycopg.Connection, candidate: pointer.Candidate) -> int:
+        pointer.move(conn, pointer.Move("demand", 1, 2, "somebody", "rolled back"))
+        return register(own, candidate)
+
+    monkeypatch.setattr(pointer, "register", meanwhile)
+    with pytest.raises(pointer.PointerMoved, match="expected generation 2"):
+        train_candidate(pg_url, storage, run(3), inputs)
+    leads = pointer.champion(conn, "demand")
+    assert leads is not None
+    assert (leads.version, leads.decided_by) == (1, "somebody")
+    assert len(pointer.versions(conn, "demand")) == 2  # one transaction: no version without its decision
+
+
+def test_forecasts_are_the_champions_and_stay_when_it_cannot_be_loaded(
+    pg_url: str, storage: LocalStorage, inputs: TrainingInputs, conn
+) -> None:
+    with pytest.raises(NoChampion, match="no version passed its gates"):
+        publish_forecasts(pg_url, storage, JOB, inputs)
+    made: Trained = train_candidate(pg_url, storage, JOB, inputs)
+    told = publish_forecasts(pg_url, storage, JOB, inputs)
+    assert (told["model_version"], told["as_of"], told["rows"]) == (1, inputs.data.cutoff, 6 * told["products"])
+    shown = {row["stock_code"]: row["mean"] for row in _totals(conn)}
+    from ct_assets.training.candidate import forecast
+
+    want = forecast(made.candidate.fitted, inputs.data.panel).totals
+    assert shown == dict(want.select("stock_code", "mean").iter_rows())
+    (version,) = pointer.versions(conn, "demand")
+    storage.put(version.artefact.key, b"something else")
+    with pytest.raises(ArtefactRefused, match="sha256"):
+        publish_forecasts(pg_url, storage, JOB, inputs)
+    assert {row["stock_code"]: row["mean"] for row in _totals(conn)} == shown
+    current = forecasts.current(conn, "demand")
+    assert current is not None
+    assert current["model_version"] == 1
+
+
+def _totals(conn: psycopg.Connection) -> list[dict]:
+    rows = conn.execute("select stock_code, mean from prediction.demand_total order by 1").fetchall()
+    return [dict(zip(("stock_code", "mean"), row, strict=True)) for row in rows]
+
+
+def test_the_whole_way_from_delivered_files(tmp_path: Path, pg_url: str, storage: LocalStorage) -> None:
+    settings = load({"CT_HOME": str(tmp_path / "home"), "CT_DATABASE_URL": pg_url, "CT_CODE_VERSION": "test-1"})
+    files = sample(tmp_path / "sample", days=75, products=80)
+    bring(settings, files)
+    inputs = read_inputs(pg_url)
+    assert inputs.data.cutoff.isoformat() == files[-1].name[:10]
+    assert len(inputs.contract_digest) == 64
+    made = train_candidate(pg_url, storage, JOB, inputs)
+    measured = made.candidate.evaluation
+    assert measured.mean("deviance") < min(
+        measured.mean("deviance", b) for b in ("mean_28", "croston_tsb", "last_week")
+    )
+    assert measured.mean("wape") < min(measured.mean("wape", b) for b in ("mean_28", "median_28", "last_week"))
