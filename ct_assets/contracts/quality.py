@@ -193,8 +193,17 @@ def _library(quality: _Quality, metric: str) -> Rule | BatchRule:
             "invalidValues": "invalid",
             "duplicateValues": "unique",
         }[metric]
+        _refuse_derived(quality, metric, columns)
         return quality.row_rule(metric, kind, columns, limit)
     return quality.batch_rule(metric, columns, limit)
+
+
+def _refuse_derived(quality: _Quality, metric: str, columns: tuple[str, ...]) -> None:
+    """Rows are judged by what is in the file; a derived column is computed from rows that passed."""
+    derived = [c.name for c in quality.columns if c.name in columns and c.derived is not None]
+    if derived:
+        hint = "write the rule over the columns it is derived from, as type: sql"
+        raise quality.reader.at(quality.block.line, f"{metric} on the derived column {derived[0]!r}", hint)
 
 
 def _columns_of(quality: _Quality, metric: str) -> tuple[str, ...]:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -38,6 +39,7 @@ class Panel:
     is_open: np.ndarray
     measures: dict[str, np.ndarray]
     matches: Matches
+    kept: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)  # rows computed before, by origin
 
     @property
     def days(self) -> int:

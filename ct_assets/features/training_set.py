@@ -99,11 +99,14 @@ def labels(panel: Panel, at: int, rows: np.ndarray, known_on: int) -> tuple[np.n
 
 
 def _labelled(panel: Panel, at: int, known_on: int) -> pl.DataFrame | None:
-    rows = panel.active(at)
+    if at not in panel.kept:  # every fold learns from most of the same origins; only what is known of labels differs
+        rows = panel.active(at)
+        panel.kept[at] = rows, feature_frame(panel, at, rows)
+    rows, frame = panel.kept[at]
     units, open_days = labels(panel, at, rows, known_on)
     if open_days == 0:
         return None
-    return feature_frame(panel, at, rows).with_columns(
+    return frame.with_columns(
         label_units=pl.Series(units),
         label_open_days=pl.lit(open_days, pl.Int32),
         label_per_open_day=pl.Series(units / open_days),

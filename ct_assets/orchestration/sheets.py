@@ -1,6 +1,6 @@
 """Sheets for people: a checked DataFrame leaves as CSV in storage under `reports/`.
 
-What goes here: the IO manager that writes them, escaped against formula injection (F26). What does not: published
+What goes here: the frame planners get, and the IO manager that writes it, escaped against formula injection (F26). What does not: published
 tables (consumers that are programs read those).
 """
 # No `from __future__ import annotations`: it breaks Dagster's `context` annotations.
@@ -44,3 +44,23 @@ class SheetWriter(dg.IOManager):
 def sheet_writer(context: dg.InitResourceContext) -> SheetWriter:
     """The writer of this installation."""
     return SheetWriter(getattr(context.resources, RESOURCE))
+
+
+def planner_frame(installation: Installation, model: str) -> tuple[Any, str]:
+    """The published totals of the coming week as a pandas DataFrame, and the key of its sheet. Raises :class:`CtError`."""
+    import pandas as pd
+    from psycopg import sql
+
+    from ct_assets.adapters import forecasts
+    from ct_assets.errors import CtError
+
+    columns = ("stock_code", "open_days", "mean", "p50", "p90")
+    with installation.ledger() as conn:
+        current = forecasts.current(conn, model)
+        if current is None:
+            raise CtError(f"no forecast of {model} is published yet", hint="`ct model show` says why no version leads")
+        query = sql.SQL("select {} from prediction.{} order by stock_code").format(
+            sql.SQL(", ").join(map(sql.Identifier, columns)), sql.Identifier(f"{model}_total")
+        )
+        rows = conn.execute(query).fetchall()
+    return pd.DataFrame(rows, columns=pd.Index(columns)), f"reports/{model}/forecast_{current['as_of']}.csv"

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ct_assets.training.evaluation import Fold
 
 INPUTS_TAG = "ct/inputs"
+NOTHING = "nothing published"
 SANITY = ("refit_sane", "reload_equal", "artefact_bytes", "predict_seconds")
 
 
@@ -34,6 +35,8 @@ def inputs_version(installation: Installation, pipeline: Pipeline) -> str:
 
     with installation.ledger() as conn:
         rows = facts.published(conn, pipeline.names.lines)
+    if not rows:
+        return NOTHING
     return hashlib.sha256(",".join(str(row.revision_id) for row in rows).encode()).hexdigest()[:16]
 
 
@@ -42,6 +45,8 @@ def due(installation: Installation, instance: dg.DagsterInstance, pipeline: Pipe
     from ct_assets.adapters import champion
 
     names, now = pipeline.names, inputs_version(installation, pipeline)
+    if now == NOTHING:
+        return []
     if any(told_inputs(instance, key) != now for key in (names.dataset, names.model_key)):
         return list(names.training_keys)
     with installation.ledger() as conn:
@@ -287,23 +292,3 @@ def summary(installation: Installation, instance: dg.DagsterInstance, pipeline: 
     if forecast:
         found |= {"forecast_as_of": str(forecast["as_of"]), "forecast_rows": forecast["rows"]}
     return found
-
-
-def planner_frame(installation: Installation, model: str) -> tuple[Any, str]:
-    """The published totals of the coming week as a pandas DataFrame, and the key of its sheet. Raises :class:`CtError`."""
-    import pandas as pd
-    from psycopg import sql
-
-    from ct_assets.adapters import forecasts
-    from ct_assets.errors import CtError
-
-    columns = ("stock_code", "open_days", "mean", "p50", "p90")
-    with installation.ledger() as conn:
-        current = forecasts.current(conn, model)
-        if current is None:
-            raise CtError(f"no forecast of {model} is published yet", hint="`ct model show` says why no version leads")
-        query = sql.SQL("select {} from prediction.{} order by stock_code").format(
-            sql.SQL(", ").join(map(sql.Identifier, columns)), sql.Identifier(f"{model}_total")
-        )
-        rows = conn.execute(query).fetchall()
-    return pd.DataFrame(rows, columns=list(columns)), f"reports/{model}/forecast_{current['as_of']}.csv"

@@ -158,3 +158,28 @@ def test_a_mean_is_needed_and_other_outputs_are_refused() -> None:
         QuantileRecipe("none", 1, DESIGN, {})
     with pytest.raises(ValueError, match="p99"):
         QuantileRecipe("more", 1, DESIGN, {"mean": lambda seed: None, "p99": lambda seed: None})
+
+
+def test_the_rows_that_calibrate_are_not_learnt_from_by_what_they_calibrate(rows: pl.DataFrame) -> None:
+    learnt: dict[str, int] = {}
+
+    class Recording:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def fit(self, matrix: np.ndarray, ratio: np.ndarray, sample_weight: np.ndarray):
+            learnt[self.name] = max(len(matrix), learnt.get(self.name, 0))
+            return self
+
+        def predict(self, matrix: np.ndarray) -> np.ndarray:
+            return np.ones(len(matrix))
+
+    made = {name: lambda seed, name=name: Recording(name) for name in ("mean", "p50", "p90")}
+    fitted = QuantileRecipe("recording", 1, DESIGN, made, FitRules()).fit(rows)
+    age = (rows["origin"].max() - rows["origin"]).dt.total_days()  # type: ignore[operator]
+    newest_held = age.filter(age < 14).max()
+    assert learnt["mean"] == learnt["p50"] == len(rows)
+    assert learnt["p90"] == int((age >= newest_held + 7).sum()) < len(rows)  # type: ignore[operator]
+    held = rows.filter(age < 14)
+    share = (held["label_per_open_day"].to_numpy() / DESIGN.level(held)).clip(0, 30)
+    assert fitted.factors["p90"] == pytest.approx(np.quantile(share, 0.9, method="higher"))

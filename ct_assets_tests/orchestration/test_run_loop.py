@@ -1,0 +1,101 @@
+"""`ct run` without the command: which days turn green, what is rebuilt, what a rejected day does not stop."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+
+import pytest
+
+from ct_assets.errors import CtError
+from ct_assets_tests.adapters.sales_files import write_day
+from ct_assets_tests.orchestration.passes import CLEAN, DAILY, FEATURES, QUARANTINE, RAW, Passes
+
+FRIDAY, SUNDAY, MONDAY, TUESDAY = (dt.date(2011, 1, day) for day in (7, 9, 10, 11))
+
+
+def iso(*days: dt.date) -> list[str]:
+    return [day.isoformat() for day in days]
+
+
+def test_delivered_days_turn_green_and_the_day_between_does_not(passes: Passes, tmp_path: Path):
+    passes.deliver(*(write_day(tmp_path, day, good=20 + day.day, bad=2) for day in (SUNDAY, FRIDAY, MONDAY)))
+    report = passes.run()
+    assert report.ok
+    assert sorted(report.decided["published"]) == iso(FRIDAY, SUNDAY, MONDAY)
+    for key in (RAW, CLEAN, QUARANTINE, DAILY, FEATURES):
+        assert passes.told(key) == iso(FRIDAY, SUNDAY, MONDAY), key
+    newest = passes.instance.fetch_materializations(CLEAN, limit=1).records[0].asset_materialization
+    assert newest is not None
+    facts = {name: value.value for name, value in newest.metadata.items()}
+    assert (facts["dagster/partition_row_count"], facts["rows quarantined"], facts["revision"]) == (30, 2, 1)
+    assert facts["file"] == "2011-01-10.csv"
+    assert report.training == {"model": "demand_7d", "champion": None, "not trained": report.training["not trained"]}  # pyright: ignore[reportOptionalSubscript]
+
+
+def test_nothing_new_is_said_and_starts_no_run(passes: Passes, tmp_path: Path):
+    passes.deliver(write_day(tmp_path, FRIDAY))
+    passes.run()
+    again = passes.run()
+    assert again.nothing_new
+    assert again.runs == []
+    assert passes.told(CLEAN) == iso(FRIDAY)
+
+
+def test_a_rejected_day_does_not_stop_the_others(passes: Passes, tmp_path: Path):
+    wrong = write_day(tmp_path, SUNDAY)
+    wrong.write_text(wrong.read_text().replace("Quantity", "Qty", 1))
+    passes.deliver(write_day(tmp_path, FRIDAY), wrong, write_day(tmp_path, MONDAY))
+    report = passes.run()
+    assert not report.ok
+    assert [(r["file"], r["rule"]) for r in report.rejected] == [("2011-01-09.csv", "missing_column")]
+    assert "Qty" in report.rejected[0]["message"]
+    assert passes.green(RAW) == set(iso(FRIDAY, SUNDAY, MONDAY))
+    for key in (CLEAN, QUARANTINE, DAILY, FEATURES):
+        assert passes.green(key) == set(iso(FRIDAY, MONDAY)), "a rejected day has nothing downstream"
+    assert not passes.check("deliveries_accepted").passed
+    assert passes.check("table_equals_ledger").passed
+    mended = write_day(tmp_path / "mended", SUNDAY, suffix="-v2")
+    passes.deliver(mended)
+    assert passes.run().ok
+    assert passes.check("deliveries_accepted").passed
+    assert passes.green(FEATURES) == set(iso(FRIDAY, SUNDAY, MONDAY))
+
+
+def test_a_correction_rebuilds_the_days_of_its_look_back_and_tells_no_other(passes: Passes, tmp_path: Path):
+    old = FRIDAY - dt.timedelta(days=200)
+    days = (old, FRIDAY, SUNDAY, MONDAY)
+    passes.deliver(*(write_day(tmp_path, day) for day in days))
+    passes.run()
+    passes.deliver(write_day(tmp_path, SUNDAY, good=33, suffix="-corrected"))
+    report = passes.run()
+    assert report.features_rebuilt == {"product_daily": 2}
+    assert passes.told(CLEAN)[len(days) :] == iso(SUNDAY)
+    assert passes.told(DAILY)[len(days) :] == iso(SUNDAY)
+    assert passes.told(FEATURES)[len(days) :] == iso(SUNDAY, MONDAY)
+    newest = passes.instance.fetch_materializations(CLEAN, limit=1).records[0].asset_materialization
+    assert newest is not None
+    assert newest.metadata["revision"].value == 2
+    assert "changed against the previous revision" in newest.metadata
+
+
+def test_a_table_changed_behind_the_ledger_blocks_and_stops_what_follows(passes: Passes, tmp_path: Path):
+    passes.deliver(write_day(tmp_path, FRIDAY))
+    passes.run()
+    with passes.installation.ledger() as conn:
+        conn.execute("delete from store.sales_lines where _line = 2")
+    passes.deliver(write_day(tmp_path, MONDAY))
+    report = passes.run()
+    evaluation = passes.check("table_equals_ledger")
+    assert not evaluation.passed
+    assert evaluation.blocking
+    assert passes.green(FEATURES) == set(iso(FRIDAY)), "nothing is built from a table that lies"
+    assert any("table_equals_ledger" in failure for failure in report.failures)
+
+
+def test_a_day_outside_of_the_partitions_is_refused_before_anything_runs(passes: Passes, tmp_path: Path):
+    passes.deliver(write_day(tmp_path, dt.date(1999, 1, 4)))
+    with pytest.raises(CtError, match="1999-01-04 is not a day of pipeline sales") as caught:
+        passes.run()
+    assert "source.start" in (caught.value.hint or "")
+    assert passes.instance.get_runs() == []

@@ -1,0 +1,90 @@
+"""When a retraining is due, what its assets say, and that a candidate without evidence never leads."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from ct_assets.orchestration import training
+from ct_assets_tests.adapters.sales_files import write_day
+from ct_assets_tests.orchestration.passes import Passes
+
+MODEL, PREDICTION, DATASET = (
+    dg.AssetKey([stage, "sales", name])
+    for stage, name in (("model", "demand_7d"), ("prediction", "demand_7d"), ("dataset", "demand_7d_training"))
+)
+FIRST = dt.date(2011, 1, 3)
+DAYS = [FIRST + dt.timedelta(days=i) for i in range(70) if (FIRST + dt.timedelta(days=i)).weekday() != 5]
+
+
+def versions(passes: Passes) -> list[str]:
+    with passes.installation.ledger() as conn:
+        rows = conn.execute("select version, decision from ledger.model_version order by version").fetchall()
+    return [f"{version} {decision}" for version, decision in rows]
+
+
+def events(passes: Passes, key: dg.AssetKey) -> int:
+    return len(passes.instance.fetch_materializations(key, limit=100).records)
+
+
+@pytest.mark.slow
+def test_new_data_is_one_training_and_a_candidate_without_evidence_never_leads(passes: Passes, tmp_path: Path):
+    """Seven products say nothing about spread (the gates ask for twenty): registered, refused, shown as failed checks."""
+    passes.deliver(*(write_day(tmp_path, day, good=14 + day.day, bad=0) for day in DAYS[:-1]))
+    report = passes.run()
+    assert report.ok, report.failures
+    assert versions(passes) == ["1 refused"]
+    assert report.training is not None
+    assert (report.training["champion"], report.training["decision"]) == (None, "refused")
+    assert (events(passes, DATASET), events(passes, MODEL), events(passes, PREDICTION)) == (1, 1, 0)
+    newest = passes.instance.fetch_materializations(MODEL, limit=1).records[0].asset_materialization
+    assert newest is not None
+    assert newest.metadata["cut-off"].value == DAYS[-2].isoformat()
+    assert newest.metadata["promoted"].value is False
+    assert str(newest.metadata["quality by version"].value).startswith("![quality by version")
+    keys = [dg.AssetCheckKey(MODEL, name) for name in ("promotion", "baselines", "sanity")]
+    found = passes.instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
+    assert found[keys[0]].status.value == "FAILED"
+    assert set(found) == set(keys)
+    assert passes.run().nothing_new
+
+    passes.deliver(write_day(tmp_path, DAYS[-1], good=20, bad=0))
+    assert passes.run().ok
+    assert versions(passes) == ["1 refused", "2 refused"]
+    assert (events(passes, DATASET), events(passes, MODEL)) == (2, 2)
+
+
+def test_a_training_is_due_only_when_its_inputs_differ(passes: Passes, tmp_path: Path):
+    names = passes.pipeline.names
+
+    def due() -> list[dg.AssetKey]:
+        return training.due(passes.installation, passes.instance, passes.pipeline)
+
+    assert due() == [], "nothing is published"
+    passes.deliver(write_day(tmp_path, DAYS[0]))
+    passes.run()
+    assert due() == [], "it was tried: too little data, until there is other data"
+    version = training.inputs_version(passes.installation, passes.pipeline)
+    assert training.told_inputs(passes.instance, names.model_key) == version
+    passes.deliver(write_day(tmp_path, DAYS[1]))
+    from ct_assets.orchestration import stages
+
+    stages.bring_in(passes.installation, passes.pipeline.spec, DAYS, lambda _: None)
+    assert training.inputs_version(passes.installation, passes.pipeline) != version
+    assert due() == [names.dataset, names.model_key, names.prediction]
+
+
+@pytest.mark.parametrize(
+    ("gate", "group"),
+    [
+        ("baselines_wape", "baselines"),
+        ("coverage_p90", "baselines"),
+        ("reload_equal", "sanity"),
+        ("deviance", "promotion"),
+    ],
+)
+def test_every_gate_is_shown_under_one_of_three_checks(gate: str, group: str):
+    assert training.gate_group(gate) == group
