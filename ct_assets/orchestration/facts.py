@@ -31,9 +31,10 @@ _CURRENT = """
 _FEATURES = """
     select day, version_id, version, input_digest, rows, known_at, created_at from ledger.feature_version
     where view = %s and superseded_at is null order by day"""
+# a supplier who is late (freshness.STALE_SUPPLIER) is no delivery that was refused
 _OPEN = """
     select day, rule, message, occurrences, last_seen from ledger.incident
-    where dataset = %s and state = 'open' order by day nulls first, last_seen"""
+    where dataset = %s and state = 'open' and rule <> 'stale_supplier' order by day nulls first, last_seen"""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ import dagster as dg
 if TYPE_CHECKING:
     import psycopg
 
+    from ct_assets.platform.spec import PipelineSpec
+
 STALE_SUPPLIER = "stale_supplier"
 
 
@@ -27,17 +29,16 @@ def policy(limit: dt.timedelta | None) -> dg.FreshnessPolicy | None:
     return dg.FreshnessPolicy.time_window(fail_window=limit, warn_window=limit * 4 / 5)
 
 
-def quiet_supplier(
-    conn: psycopg.Connection, pipeline: str, dataset: str, limit: dt.timedelta, now: dt.datetime
-) -> str | None:
-    """Open (or settle) the incident about a supplier whose newest published day is older than ``limit``; its message.
+def quiet_supplier(conn: psycopg.Connection, spec: PipelineSpec, dataset: str, now: dt.datetime) -> str | None:
+    """What to say about a supplier whose newest published day is older than `freshness.data`; None: all is well.
 
-    Nothing published yet is no breach: the pipeline waits for its first delivery.
+    `freshness.on_breach: page` opens an incident (settled when data comes), `warn` only says so. Nothing published yet
+    is no breach: the pipeline waits for its first delivery.
     """
     from ct_assets.adapters import incidents, ledger
 
-    days = ledger.published_days(conn, dataset)
-    if not days:
+    days, limit = ledger.published_days(conn, dataset), spec.freshness.data
+    if not days or limit is None:
         return None
     age = now.date() - days[-1]
     if age <= limit:
@@ -47,6 +48,8 @@ def quiet_supplier(
             (dataset, STALE_SUPPLIER),
         )
         return None
-    message = f"{pipeline}: the newest published day is {days[-1]}, {age.days} days old; at most {limit.days} are allowed. Ask the supplier; deliver with `ct deliver`."
-    incidents.report(conn, incidents.Incident(pipeline, dataset, None, STALE_SUPPLIER, message, contract=pipeline))
+    message = f"{spec.name}: the newest published day is {days[-1]}, {age.days} days old; at most {limit.days} are allowed. Ask the supplier; deliver with `ct deliver`."
+    if spec.freshness.on_breach == "page":
+        about = incidents.Incident(spec.name, dataset, None, STALE_SUPPLIER, message, contract=spec.name)
+        incidents.report(conn, about)
     return message

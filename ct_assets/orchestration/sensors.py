@@ -91,16 +91,18 @@ def supplier_sensor(names: Names, spec: "PipelineSpec") -> dg.SensorDefinition |
         minimum_interval_seconds=SUPPLIER_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
         required_resource_keys={RESOURCE},
-        description=f"Opens an incident for {spec.owner.oncall} when the newest day is older than {limit.days} days.",
+        description=f"{'Opens an incident for' if spec.freshness.on_breach == 'page' else 'Warns'} {spec.owner.oncall} when the newest day is older than {limit.days} days.",
     )
     def supplier(context: dg.SensorEvaluationContext) -> Iterator[dg.SkipReason]:
         from ct_assets.orchestration.freshness import quiet_supplier
 
         installation: Installation = getattr(context.resources, RESOURCE)
         with installation.ledger() as conn:
-            message = quiet_supplier(conn, names.pipeline, names.lines, limit, installation.clock.now())
-        if message:
-            context.log.error(message)
+            message = quiet_supplier(conn, spec, names.lines, installation.clock.now())
+        if message and spec.freshness.on_breach == "page":
+            context.log.error(f"{spec.owner.oncall}: {message}")
+        elif message:
+            context.log.warning(message)
         yield dg.SkipReason(message or "the data is as recent as agreed")
 
     return supplier

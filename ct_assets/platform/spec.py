@@ -32,7 +32,7 @@ from ct_assets.platform.document import SpecError, Value, read_document
 COMPONENT_TYPE = "ct_assets.components.RetrainingPipeline"
 FILE_NAME = "defs.yaml"
 EVERY = {"1d": "0 5 * * *", "7d": "0 5 * * 1", "30d": "0 5 1 * *"}  # cadence -> cron in the contract's time zone
-MEASURES = ("deviance", "wape", "bias", "coverage")
+MEASURES = ("deviance", "wape", "coverage")
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """What watches: one run for all that is pending, asked for once; a quiet supplier is an incident and never a run."""
 
+import dataclasses
 import datetime as dt
 from pathlib import Path
 
@@ -91,3 +92,21 @@ def test_the_incident_closes_when_data_comes(passes: Passes, tmp_path: Path):
     with passes.installation.ledger() as conn:
         states = conn.execute("select state from ledger.incident where rule = 'stale_supplier'").fetchall()
     assert states == [("closed",)]
+
+
+def test_on_breach_warn_says_so_and_opens_no_incident(passes: Passes, tmp_path: Path):
+    from ct_assets.adapters.datasets import pipeline_spec
+    from ct_assets.orchestration.freshness import quiet_supplier
+
+    passes.deliver(write_day(tmp_path, DAY))
+    passes.run()
+    paging = pipeline_spec("sales")
+    warning = dataclasses.replace(paging, freshness=dataclasses.replace(paging.freshness, on_breach="warn"))
+    late = dt.datetime(2011, 1, 20, tzinfo=dt.UTC)
+    with passes.installation.ledger() as conn:
+        said = quiet_supplier(conn, warning, "sales_lines", late)
+        assert said is not None
+        assert "13 days old" in said
+        assert conn.execute("select count(*) from ledger.incident").fetchone() == (0,)
+        assert quiet_supplier(conn, paging, "sales_lines", late) == said
+        assert conn.execute("select count(*) from ledger.incident").fetchone() == (1,)
