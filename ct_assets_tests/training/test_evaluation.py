@@ -17,7 +17,6 @@ from ct_assets.training import measures
 from ct_assets.training.candidate import Contest, dataset, forecast, load_recipe, train
 from ct_assets.training.demand import recipe as demand
 from ct_assets.training.evaluation import MAX_ROWS, Evaluation, Fold, evaluate, evaluate_fold, thinned, training_rows
-from ct_assets.training.plots import calibration, forecast_against_truth, metric_history
 from ct_assets.training.recipe import FittedQuantiles, QuantileRecipe, TrainingFailed
 from ct_assets_tests.training.panels import START, evaluation, panel, tables
 from ct_assets_tests.training.test_recipe import small
@@ -173,14 +172,3 @@ def test_a_trainer_is_found_by_its_name_or_the_nearest_is_told() -> None:
         load_recipe("ct_assets.training.demand:recipes", 5)
     with pytest.raises(UsageError, match="no_such_module"):
         load_recipe("no_such_module:recipe", 5)
-
-
-def test_plots_are_pictures_of_the_size_asked_for() -> None:
-    found = evaluation()
-    history = [{"version": n, "metrics": {"deviance_over_mean_28": 0.9}, "decision": "promoted"} for n in (1, 2)]
-    for picture in (forecast_against_truth(found), calibration(found), metric_history(history)):
-        assert picture[:8] == b"\x89PNG\r\n\x1a\n"
-        width, height = (int.from_bytes(picture[at : at + 4], "big") for at in (16, 20))
-        assert width in (495, 990)
-        assert height == 360
-    assert forecast_against_truth(Evaluation("none", ())).startswith(b"\x89PNG")
