@@ -80,8 +80,20 @@ def bring_in(installation: Installation, spec: PipelineSpec, days: Iterable[dt.d
             failure = outcome.failed[delivery.name] = f"{type(error).__name__}: {error}"
         with installation.ledger() as conn:
             ledger.settle(conn, plan_id, "publish", _step(delivery), failure)
-        say(f"{delivery.name}: {failure or outcome.decisions[-1].state}")
+        say(f"{delivery.name}: {failure or in_words(outcome.decisions[-1])}")
     return outcome
+
+
+def in_words(decision: Decision) -> str:
+    """A decision as one line of a run's log: what was counted, which rules were broken, or what stopped the delivery."""
+    verdict = decision.verdict or {}
+    rows, wrong = verdict.get("rows") or {}, verdict.get("rejected")
+    if wrong:
+        where = f"line {wrong['line']}: " if wrong.get("line") else ""
+        return f"{decision.state}, nothing was written ({wrong.get('rule')}): {where}{wrong.get('message')}"
+    counted = ", ".join(f"{number} {name}" for name, number in rows.items())
+    reasons = ", ".join(f"{rule} {number}" for rule, number in (verdict.get("reasons") or {}).items())
+    return f"{decision.state}: {counted}" + (f"; rules broken: {reasons}" if reasons else "")
 
 
 def _step(delivery: Delivery) -> str:

@@ -13,6 +13,7 @@ import pytest
 
 from ct_assets.orchestration.automation import (
     Cadence,
+    PublishedStretch,
     after_its_input,
     team_sensors,
     when_inputs_change_and_the_ledger_holds,
@@ -119,7 +120,9 @@ def settled(instance) -> Ticks:
     ticks = Ticks(instance)
     assert ticks.tick() == {}
     ticks.publish(*OPEN)
-    assert ticks.tick() == {"features": {day.isoformat() for day in OPEN}}
+    assert ticks.tick() == {
+        "features": {str(OPEN[0] + dt.timedelta(days=i)) for i in range((OPEN[-1] - OPEN[0]).days + 1)}
+    }
     ticks.done("features", OPEN)
     assert ticks.tick() == RETRAIN
     for name in UNPARTITIONED:
@@ -128,9 +131,15 @@ def settled(instance) -> Ticks:
     return ticks
 
 
-def dependents(day: dt.date) -> set[str]:
+def built(day: dt.date) -> set[str]:
     """By hand: the open days from the corrected one to the end of the look-back."""
     return {d.isoformat() for d in OPEN if day <= d <= day + dt.timedelta(days=LOOKBACK)}
+
+
+def dependents(day: dt.date) -> set[str]:
+    """What is asked for: the same days and the Saturdays between them, so that it is one run."""
+    last = dt.date.fromisoformat(max(built(day)))
+    return {(day + dt.timedelta(days=i)).isoformat() for i in range((last - day).days + 1)}
 
 
 def test_correcting_an_old_day_rebuilds_exactly_the_dependent_days_and_retrains_once(settled: Ticks):
@@ -138,7 +147,7 @@ def test_correcting_an_old_day_rebuilds_exactly_the_dependent_days_and_retrains_
     assert (OPEN[-1] - day).days > LOOKBACK
     settled.publish(day)
     assert settled.tick() == {"features": dependents(day)}
-    settled.done("features", dependents(day))
+    settled.done("features", built(day))
     assert settled.tick() == RETRAIN
     for name in UNPARTITIONED:
         settled.done(name)
@@ -177,17 +186,34 @@ def test_a_burst_of_corrections_is_one_retraining(settled: Ticks):
         assert set(found) <= {"features"}, "a retraining in the middle of the burst"
     wanted = set().union(*(dependents(day) for day in OPEN[-50:-40]))
     assert set().union(*(found.get("features", set()) for found in asked)) == wanted
-    settled.done("features", wanted)
+    settled.done("features", set().union(*(built(day) for day in OPEN[-50:-40])))
     assert settled.tick() == RETRAIN
     for name in UNPARTITIONED:
         settled.done(name)
     assert [settled.tick() for _ in range(3)] == [{}] * 3
 
 
+def test_a_change_between_a_request_and_the_next_tick_is_not_lost(settled: Ticks):
+    """Dagster's `since_last_handled()` loses it: its reset wins whenever request and change fall between the same ticks."""
+    first, second = OPEN[-50], OPEN[-49]
+    settled.publish(first)
+    assert settled.tick() == {"features": dependents(first)}
+    settled.done("features", built(first))  # built before the second correction was published
+    settled.publish(second)
+    assert settled.tick() == {"features": dependents(second)}
+    settled.done("features", built(second))
+    assert settled.tick() == RETRAIN
+    settled.done("dataset")  # trained from what was there; a third correction comes while the model is being fitted
+    settled.publish(OPEN[-3])
+    assert settled.tick() == {"features": dependents(OPEN[-3])}
+    settled.done("features", built(OPEN[-3]))
+    assert settled.tick()["dataset"] == {None}
+
+
 def test_a_running_feature_build_holds_the_retraining(settled: Ticks):
     settled.publish(OPEN[-3])
     settled.tick()
-    settled.done("features", dependents(OPEN[-3]))
+    settled.done("features", built(OPEN[-3]))
     run = in_progress(settled, "features", OPEN[-20].isoformat())
     assert settled.tick() == {}
     settled.instance.report_run_canceled(run)
@@ -197,7 +223,7 @@ def test_a_running_feature_build_holds_the_retraining(settled: Ticks):
 def test_a_running_delivery_holds_the_retraining(settled: Ticks):
     settled.publish(OPEN[-3])
     settled.tick()
-    settled.done("features", dependents(OPEN[-3]))
+    settled.done("features", built(OPEN[-3]))
     run = in_progress(settled, "lines", OPEN[-1].isoformat())
     assert settled.tick() == {}
     settled.instance.report_run_canceled(run)
@@ -212,7 +238,7 @@ def test_features_and_training_are_never_asked_for_in_one_tick(settled: Ticks):
     settled.check(passed=True)
     assert settled.tick() == {"features": dependents(OPEN[-3])}
     assert [settled.tick() for _ in range(3)] == [{}] * 3  # requested, not yet built
-    settled.done("features", dependents(OPEN[-3]))
+    settled.done("features", built(OPEN[-3]))
     assert settled.tick() == RETRAIN
 
 
@@ -221,7 +247,7 @@ def test_f41_a_partly_failed_rebuild_is_waited_for(settled: Ticks):
     day = OPEN[-3]
     settled.publish(day)
     assert settled.tick() == {"features": dependents(day)}
-    settled.done("features", sorted(dependents(day))[1:])
+    settled.done("features", sorted(built(day))[1:])
     failed = in_progress(settled, "features", day.isoformat())
     settled.instance.report_run_failed(failed)
     assert settled.instance.get_run_by_id(failed.run_id).status is dg.DagsterRunStatus.FAILURE  # pyright: ignore[reportOptionalMemberAccess]
@@ -239,13 +265,39 @@ def in_progress(ticks: Ticks, name: str, day: str) -> dg.DagsterRun:
     return run
 
 
-def test_a_day_that_the_ledger_does_not_hold_is_never_asked_for(settled: Ticks):
-    """Saturdays in the look-back, and a day withdrawn between the event and the tick."""
+def test_a_stretch_ends_with_its_last_published_day(settled: Ticks):
+    """Days without delivery at the end (yet to come, or withdrawn between the event and the tick) are not asked for."""
     day = OPEN[-30]
     settled.publish(day)
-    withdrawn = (day + dt.timedelta(days=2)).isoformat()
-    settled.published.discard(withdrawn)
-    assert settled.tick() == {"features": dependents(day) - {withdrawn}}
+    for withdrawn in sorted(built(day))[-2:]:
+        settled.published.discard(withdrawn)
+    held = sorted(built(day) & settled.published)
+    assert settled.tick() == {"features": {d for d in dependents(day) if d <= held[-1]}}
+
+
+def test_a_day_that_the_ledger_does_not_hold_is_never_asked_for_alone(settled: Ticks):
+    settled.publish(OPEN[-1])
+    settled.published.discard(OPEN[-1].isoformat())
+    assert [settled.tick().get("features") for _ in range(3)] == [None] * 3
+
+
+@pytest.mark.parametrize(
+    ("candidates", "published", "kept"),
+    [
+        ("", "03", ""),
+        ("03 04 05", "", ""),
+        ("03 04 05 06", "04 06", "04 05 06"),  # trimmed at the front, filled between
+        ("03 04 05 06", "03 04", "03 04"),  # trimmed at the end: days yet to come
+        ("03 04 08 09 10", "03 10", "03 10"),  # two corrections far apart: nothing between them
+        ("03 05", "03 04 05", "03 05"),  # only candidates, never a day that did not change
+    ],
+)
+def test_the_days_asked_for_by_hand(candidates: str, published: str, kept: str):
+    def days(text: str) -> set[str]:
+        return {f"2011-01-{day}" for day in text.split()}
+
+    condition = PublishedStretch(lambda: days(published))
+    assert condition.kept(days(candidates), days(published)) == days(kept)
 
 
 def test_a_failed_check_stops_downstream_until_it_passes(settled: Ticks):
