@@ -84,8 +84,18 @@ def main(argv: list[str] | None = None) -> Any:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
-    except CtError as error:
-        click.echo(f"error: {error.message}", err=True)
-        if error.hint:
-            click.echo(f"  {error.hint}", err=True)
-        sys.exit(error.exit_code)
+    except Exception as error:
+        known = _explained(error)
+        if known is None:
+            raise
+        click.echo(f"error: {known.message}", err=True)
+        if known.hint:
+            click.echo(f"  {known.hint}", err=True)
+        sys.exit(known.exit_code)
+
+
+def _explained(error: BaseException | None) -> CtError | None:
+    """The error that a person can mend, also when Dagster wrapped it (a pipeline file is read inside its loader)."""
+    while error is not None and not isinstance(error, CtError):
+        error = error.__cause__
+    return error
