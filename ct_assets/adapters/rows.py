@@ -98,10 +98,9 @@ def _encoded(
 
     renamed = {c.name: c.physical_name for c in attempt.dataset.schema.columns if c.physical_name not in ("", c.name)}
     revision = pl.lit(attempt.revision_id, pl.Int64).alias("_revision_id")
-    nul_shown = pl.col("_raw").str.replace_all("\x00", "\u2400", literal=True)
     for chunk in judged:
         good = encode(chunk.good.rename(renamed).with_columns(revision), columns)
-        bad = encode(chunk.quarantined.with_columns(revision, nul_shown), QUARANTINE_COLUMNS)
+        bad = encode(chunk.quarantined.with_columns(revision), QUARANTINE_COLUMNS)
         yield good, bad
 
 

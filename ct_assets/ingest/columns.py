@@ -15,7 +15,7 @@ import polars as pl
 from ct_assets.contracts.model import Column, NumberFormat
 from ct_assets.ingest import fastcasts
 from ct_assets.ingest.casts import cast, dtype
-from ct_assets.ingest.fastcasts import Fields, Flags, Ints
+from ct_assets.ingest.fastcasts import Fields, Flags, Ints, Words
 from ct_assets.ingest.text import view_array
 from ct_assets.ingest.zones import to_utc
 
@@ -53,6 +53,7 @@ class ColumnReader:
             early += 1
         self._early = column.transforms[:early]
         self._late = cast(replace(typed, transforms=column.transforms[early:]))
+        self._upper = column.transforms[early:] == ("upper",) and not column.null_tokens
         plain = column.number_format == NumberFormat() and not column.leading_zeros and not column.null_tokens
         self._fast = (
             _FAST.get((column.type, column.formats[:1])) if plain and not self._late.column.transforms else None
@@ -71,42 +72,76 @@ class ColumnReader:
             else:
                 fields = fastcasts.strip_point_zero(fields)
         if self.column.type == "string":
-            values = _text(name, fields)
-            values = values.to_frame().select(reader.text).to_series() if reader.text is not None else values
-            return Read(values, values.is_null().to_numpy() if values.null_count() else None)
+            return self._read_text(name, fields)
         present = fields.ends > fields.starts
         absent = None if present.all() else ~present
         if self._fast is None:
             values, absent = _through(reader, _text(name, fields))
             return self._finish(values, absent)
         numbers, sure = self._fast(fields, self.column)
-        values = _series(self.column, numbers, sure)
         again = np.flatnonzero(present & ~sure)
         if len(again):
             slow, _ = _through(reader, _text(name, Fields(fields.text, fields.starts[again], fields.ends[again])))
-            values = _put(values, again, slow)
-        return self._finish(values, absent)
+            if self._local:
+                numbers[again], sure[again] = _plain(slow)
+                return self._zoned(numbers, sure, absent)
+            return self._finish(_put(_series(self.column, numbers, sure), again, slow), absent)
+        return (
+            self._zoned(numbers, sure, absent)
+            if self._local
+            else self._finish(_series(self.column, numbers, sure), absent)
+        )
+
+    def _read_text(self, name: str, fields: Fields) -> Read:
+        values = self._texts(name, fields)
+        if not values.null_count():
+            return Read(values)
+        if self._late.text is None or self._upper:  # these leave no text empty that was not
+            return Read(values, fields.ends == fields.starts)
+        return Read(values, values.is_null().to_numpy())
+
+    def _texts(self, name: str, fields: Fields) -> pl.Series:
+        """Text after the transforms that are left; upper case only for rows that it may change, where those are few."""
+        late = self._late.text
+        if late is None:
+            return _text(name, fields)
+        if self._upper:  # the usual codes: a few bits of the views are flipped, no text is made
+            flips, sure = fastcasts.to_upper(fields)
+            again = np.flatnonzero(~sure)
+            if len(again) * 4 <= len(sure):
+                values = _text(name, fields, flips)
+                return _put(values, again, values[again].to_frame().select(late).to_series()) if len(again) else values
+        return _text(name, fields).to_frame().select(late).to_series()
 
     def _read_slowly(self, fields: Fields) -> Read:
         """All transforms through Polars: a white space beyond ASCII may stand at an end."""
         values, absent = _through(self._slow, _text(self.column.name, fields))
         return Read(values, absent) if self.column.type == "string" else self._finish(values, absent)
 
+    def _zoned(self, numbers: Ints, valid: Flags, absent: Flags | None) -> Read:
+        """Local microseconds as UTC: all on integers, as a call of Polars' series costs as much as reading 2,000 rows."""
+        here = None if valid.all() else valid
+        known = numbers if here is None else np.where(valid, numbers, numbers[np.argmax(valid)] if valid.any() else 0)
+        found = to_utc(known, self.column.time_zone or "UTC")
+        skipped, repeated = (_some(flags, valid) for flags in (found.skipped, found.repeated))
+        unread = None if here is None else _some(~valid, np.ones(len(valid), bool) if absent is None else ~absent)
+        meant = valid & ~_or_false(skipped) & ~_or_false(repeated)
+        local = _series(self.column, numbers, valid)
+        return Read(_series(self.column, found.utc, meant), absent, unread, local, skipped, repeated)
+
     def _finish(self, values: pl.Series, absent: Flags | None) -> Read:
+        if self._local:
+            return self._zoned(*_plain(values), absent)
         missing = int(np.count_nonzero(absent)) if absent is not None else 0
         unread = None
         if values.null_count() > missing:
             unread = values.is_null().to_numpy() & (~absent if absent is not None else True)
-        if not self._local:
-            return Read(values, absent, unread)
-        zone = self.column.time_zone or "UTC"
-        valid = values.is_not_null().to_numpy()
-        found = to_utc(values.to_physical().fill_null(0).to_numpy(), zone)
-        valid = valid & ~_or_false(found.skipped) & ~_or_false(found.repeated)
-        utc = _series(self.column, found.utc, valid)
-        there = values.is_not_null().to_numpy()
-        skipped, repeated = (_some(flags, there) for flags in (found.skipped, found.repeated))
-        return Read(utc, absent, unread, values, skipped, repeated)
+        return Read(values, absent, unread)
+
+
+def _plain(values: pl.Series) -> tuple[Ints, Flags]:
+    """Integers behind a series of times, 0 where it is NULL; and where it is not."""
+    return values.to_physical().fill_null(0).to_numpy().copy(), values.is_not_null().to_numpy()
 
 
 def _or_false(flags: Flags | None) -> Any:
@@ -120,8 +155,8 @@ def _some(flags: Flags | None, where: Flags) -> Flags | None:
     return flags if flags.any() else None
 
 
-def _text(name: str, fields: Fields) -> pl.Series:
-    return pl.Series(name, pl.from_arrow(view_array(fields.text, fields.starts, fields.ends)))
+def _text(name: str, fields: Fields, flips: tuple[Words, Words] | None = None) -> pl.Series:
+    return pl.Series(name, pl.from_arrow(view_array(fields.text, fields.starts, fields.ends, flips)))
 
 
 def _through(reader: Any, text: pl.Series) -> tuple[pl.Series, Flags | None]:
@@ -156,11 +191,10 @@ def _series(column: Column, numbers: Ints, valid: Flags) -> pl.Series:
     elif column.type == "date":
         kind, data = pa.date32(), numbers.astype(np.int32)
     else:
-        kind, data = (pa.timestamp("us") if local else pa.int64()), np.ascontiguousarray(numbers)
+        zone = "UTC" if local and getattr(dtype(column), "time_zone", None) else None
+        kind, data = (pa.timestamp("us", zone) if local else pa.int64()), np.ascontiguousarray(numbers)
     array = pa.Array.from_buffers(kind, len(numbers), [mask, pa.py_buffer(data)], null_count=nulls)
-    series = pl.Series(column.name, pl.from_arrow(array))
-    wanted = dtype(column)
-    return series.dt.replace_time_zone("UTC") if local and getattr(wanted, "time_zone", None) else series
+    return pl.Series(column.name, pl.from_arrow(array))
 
 
 _STAMP, _DAY = ("yyyy-MM-dd HH:mm:ss",), ("yyyy-MM-dd",)

@@ -28,6 +28,7 @@ _LOW = np.array([(1 << (8 * n)) - 1 for n in range(9)], np.uint64)
 _FILL = np.array([0x3030303030303030 & ((1 << (64 - 8 * n)) - 1) for n in range(9)], np.uint64)
 _UP = np.array([(64 - 8 * n) % 64 for n in range(9)], np.uint64)
 _TEN = np.array([10**n for n in range(19)], np.int64)
+_FROM_A, _BEYOND_Z = np.uint64(0x1F1F1F1F1F1F1F1F), np.uint64(0x0505050505050505)  # added: the top bit is set
 DAY_US = 86_400_000_000
 
 
@@ -111,7 +112,7 @@ _TIME_DIGITS = np.uint64(0xF0F000F0F000F0F0)
 
 def dates(fields: Fields) -> tuple[Ints, Flags]:
     """Days since 1970 from texts ``yyyy-MM-dd``; and where they are sure."""
-    return _days(fields, fields.words(), (fields.ends - fields.starts) == 10)
+    return _days(fields.words(), fields.words(8), (fields.ends - fields.starts) == 10)
 
 
 def timestamps(fields: Fields) -> tuple[Ints, Flags]:
@@ -119,18 +120,18 @@ def timestamps(fields: Fields) -> tuple[Ints, Flags]:
     sure = (fields.ends - fields.starts) == 19
     if not sure.all():
         fields = Fields(fields.text, np.where(sure, fields.starts, 0), fields.ends)
-    days, sure = _days(fields, fields.words(), sure)
+    last = fields.words(8)
+    days, sure = _days(fields.words(), last, sure & ((last & np.uint64(0xFF0000)) == ord(" ") << 16))
     clock = fields.words(11)
     sure &= ((clock & _TIME_MASK) == _TIME_MARKS) & _all_digits(clock, _TIME_DIGITS)
-    sure &= (fields.words(10) & np.uint64(255)) == ord(" ")
     pairs = _pairs(clock)
     hour, minute, second = _pair(pairs, 0), _pair(pairs, 3), _pair(pairs, 6)
     sure &= (hour < 24) & (minute < 60) & (second < 60)
     return days * DAY_US + (hour * 3600 + minute * 60 + second) * 1_000_000, sure
 
 
-def _days(fields: Fields, word: Words, sure: Flags) -> tuple[Ints, Flags]:
-    last = fields.words(8)
+def _days(word: Words, last: Words, sure: Flags) -> tuple[Ints, Flags]:
+    """``last``: the bytes from the eighth on."""
     sure = (
         sure
         & ((word & _DATE_MASK) == _DATE_MARKS)
@@ -176,14 +177,37 @@ _SPACES[[9, 10, 13, 32]] = True
 def trim(fields: Fields) -> tuple[Fields, Flags]:
     """Move both ends past ASCII white space; and where a non-ASCII character at an end leaves doubt."""
     data = np.frombuffer(fields.text, np.uint8)
-    starts, ends = fields.starts.copy(), fields.ends.copy()
+    # neither white space nor doubt where both ends are printable ASCII: 33 to 127 become 0 to 94
+    odd = (data[fields.starts] - np.uint8(33) > 94) | (data[fields.ends - 1] - np.uint8(33) > 94)
+    odd &= fields.ends > fields.starts
+    doubt = np.zeros(len(odd), bool)
+    some = np.flatnonzero(odd)
+    if not len(some):
+        return fields, doubt
+    starts, ends = fields.starts[some], fields.ends[some]
     for edge, step in ((starts, 1), (ends, -1)):
         rows = np.flatnonzero(_SPACES[data[edge if step > 0 else edge - 1]] & (ends > starts))
         while len(rows):
             edge[rows] += step
             rows = rows[(ends[rows] > starts[rows]) & _SPACES[data[edge[rows] if step > 0 else edge[rows] - 1]]]
-    doubt = ((data[starts] | data[ends - 1]) >= 128) & (ends > starts)
-    return Fields(fields.text, starts, ends), doubt
+    doubt[some] = ((data[starts] | data[ends - 1]) >= 128) & (ends > starts)
+    trimmed = Fields(fields.text, fields.starts.copy(), fields.ends.copy())
+    trimmed.starts[some], trimmed.ends[some] = starts, ends
+    return trimmed, doubt
+
+
+def to_upper(fields: Fields) -> tuple[tuple[Words, Words], Flags]:
+    """Which bits of the first and the next eight bytes to flip for upper case; sure for at most twelve bytes of ASCII."""
+    length = fields.ends - fields.starts
+    flips, other = [], np.zeros(len(length), np.uint64)
+    for at in (0, 8):
+        if at and length.max(initial=0) <= at:
+            flips.append(other[:0])
+            break
+        word = fields.words(at) & _LOW[np.clip(length - at, 0, 8)]
+        other |= word
+        flips.append(((word + _FROM_A) & ~(word + _BEYOND_Z) & _TOPS) >> np.uint64(2))
+    return (flips[0], flips[1]), (length <= 12) & ((other & _TOPS) == 0)
 
 
 def strip_point_zero(fields: Fields) -> Fields:

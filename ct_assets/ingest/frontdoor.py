@@ -19,7 +19,7 @@ from ct_assets.ingest.header import Header, header_end, read_header
 from ct_assets.ingest.records import Records, scan, set_aside
 from ct_assets.ingest.source import Source
 from ct_assets.ingest.structure import PAD, Shape
-from ct_assets.ingest.text import Block
+from ct_assets.ingest.text import Block, is_utf8
 from ct_assets.ingest.verdict import FileRejected
 
 MAX_RECORD_BYTES = 64 << 20  # a record longer than this is no record; memory stays bounded
@@ -139,9 +139,9 @@ class FrontDoor:
         return self._header
 
     def _prove_utf8(self, text: bytes, begin: int, end: int) -> None:
-        stretch = text[begin:end]
-        if stretch.isascii():
+        if is_utf8(text, begin, end):
             return
+        stretch = text[begin:end]
         try:
             stretch.decode("utf-8")
         except UnicodeDecodeError as error:

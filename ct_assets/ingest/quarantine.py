@@ -10,7 +10,7 @@ import numpy.typing as npt
 import polars as pl
 
 from ct_assets.ingest.frontdoor import TextRows
-from ct_assets.ingest.structure import CR, Positions
+from ct_assets.ingest.structure import CR, PAD, Positions
 from ct_assets.ingest.text import view_array
 
 SCHEMA = {"_line": pl.Int64, "_raw": pl.String, "_reasons": pl.List(pl.String)}
@@ -42,12 +42,18 @@ class QuarantineRows:
         if not self._spans:
             return pl.DataFrame(schema=SCHEMA)
         line, begin, finish = (np.concatenate([span[i] for span in self._spans]) for i in range(3))
-        raw = pl.from_arrow(view_array(self._text.block.text, begin, finish))
-        frame = pl.DataFrame(
-            {"_line": line, "_raw": raw, "_reasons": pl.concat(self._reasons)}, schema_overrides=SCHEMA
-        )
-        shown = pl.col("_raw").fill_null("").str.replace_all("\x00", "\u2400", literal=True)
-        return frame.with_columns(shown).sort("_line", maintain_order=True)
+        reasons = pl.concat(self._reasons) if len(self._reasons) > 1 else self._reasons[0]
+        if (line[1:] < line[:-1]).any():
+            order = np.argsort(line, kind="stable")
+            line, begin, finish, reasons = line[order], begin[order], finish[order], reasons.gather(order)
+        text = self._text.block.text
+        owned = view_array(text, begin, finish).cast("large_string")  # callers keep these: a view would keep the block
+        raw = pl.Series("_raw", pl.from_arrow(owned))
+        if raw.null_count():
+            raw = raw.fill_null("")
+        if text.find(0, 0, len(text) - PAD) >= 0:
+            raw = raw.str.replace_all("\x00", "\u2400", literal=True)
+        return pl.DataFrame([pl.Series("_line", line), raw, reasons.alias("_reasons")])
 
     def _add(self, line: Positions, begin: Positions, finish: Positions, reasons: pl.Series) -> None:
         data = np.frombuffer(self._text.block.text, np.uint8)

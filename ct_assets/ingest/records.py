@@ -74,7 +74,7 @@ def scan(text: bytes, shape: Shape, final: bool, begin: int = 0) -> Records:
 def _stretch(data: Bytes, at: int, end: int, shape: Shape, final: bool) -> tuple[Records, bool]:
     piece = find_structure(data, at, end, shape)
     if final and not piece.open_quote and not piece.bad_quote and end > at and data[end - 1] != LF:
-        piece.cuts, piece.kinds = np.append(piece.cuts, end), np.append(piece.kinds, np.uint8(LF))
+        piece.cuts, piece.feeds = np.append(piece.cuts, end), np.append(piece.feeds, end)
     part = _rows(data, at, piece, shape)
     if len(piece.inner_lines):
         part.line = part.line + np.searchsorted(piece.inner_lines, part.begin)
@@ -90,47 +90,65 @@ def _stretch(data: Bytes, at: int, end: int, shape: Shape, final: bool) -> tuple
 
 def _rows(data: Bytes, at: int, piece: Structure, shape: Shape) -> Records:
     """Cut a proved stretch into records and fields."""
-    cuts = piece.cuts
-    line_ends = np.flatnonzero(piece.kinds == LF)
-    if not len(line_ends):
+    cuts, finish = piece.cuts, piece.feeds
+    rows, columns = len(finish), shape.columns
+    if not rows:
         return _empty(shape, at)
-    finish = cuts[line_ends]
     begin = np.empty_like(finish)
     begin[0], begin[1:] = at, finish[:-1] + 1
-    counts = np.diff(line_ends, prepend=-1)
-    regular = counts == shape.columns
-    blank = (counts == 1) & ((finish == begin) | ((finish == begin + 1) & (data[begin] == CR)))
-    line = np.arange(len(line_ends))
     part = _empty(shape, min(int(finish[-1]) + 1, len(data) - PAD))
-    part.lines = len(line_ends)
-    if regular.all() and not blank.any():
-        ends = np.ascontiguousarray(cuts[: len(line_ends) * shape.columns].reshape(-1, shape.columns).T)
+    part.lines = rows
+    whole = cuts[: rows * columns].reshape(-1, columns) if len(cuts) >= rows * columns else None
+    if columns > 1 and whole is not None and np.array_equal(whole[:, -1], finish):
+        part.begin, part.finish, part.line = begin, finish, np.arange(rows)
+        part.ends = np.ascontiguousarray(whole.T)
+        opened = np.searchsorted(cuts, piece.openers)
+        part.starts = _contents(data, part, (opened // columns, opened % columns), shape)
     else:
-        unlike = ~regular & ~blank
-        if unlike.any():
-            part.broken.append(Broken(begin[unlike], finish[unlike], "field_count"))
-        regular &= ~blank
-        begin, finish, line_ends, line = begin[regular], finish[regular], line_ends[regular], line[regular]
-        ends = cuts[np.arange(1 - shape.columns, 1)[:, None] + line_ends]
-    part.begin, part.finish, part.line = begin, finish, line
-    part.starts, part.ends = _contents(data, begin, ends, shape, piece.quotes)
+        line_ends = np.searchsorted(cuts, finish)
+        _irregular(data, part, (begin, finish, line_ends), cuts, shape)
+        row = np.searchsorted(part.finish, piece.openers)
+        held = np.flatnonzero(row < len(part.finish))
+        held = held[piece.openers[held] >= part.begin[row[held]]]
+        row, openers = row[held], piece.openers[held]
+        part.starts = _contents(data, part, (row, (part.ends[:, row] < openers).sum(axis=0)), shape)
     _cap(part, shape)
     return part
 
 
-def _contents(
-    data: Bytes, begin: Positions, ends: Positions, shape: Shape, quotes: bool
-) -> tuple[Positions, Positions]:
-    """Where each field's content begins and ends: without the line's CR, without the quotes."""
+def _irregular(
+    data: Bytes, part: Records, lines: tuple[Positions, Positions, Positions], cuts: Positions, shape: Shape
+) -> None:
+    """Keep the records that have the right number of fields; drop blank lines; put the others with the broken ones."""
+    begin, finish, line_ends = lines
+    counts = np.diff(line_ends, prepend=-1)
+    blank = (counts == 1) & ((finish == begin) | ((finish == begin + 1) & (data[begin] == CR)))
+    regular = counts == shape.columns
+    unlike = ~regular & ~blank
+    if unlike.any():
+        part.broken.append(Broken(begin[unlike], finish[unlike], "field_count"))
+    kept = np.flatnonzero(regular & ~blank)
+    part.begin, part.finish, part.line = begin[kept], finish[kept], kept
+    part.ends = cuts[np.arange(1 - shape.columns, 1)[:, None] + line_ends[kept]]
+
+
+def _contents(data: Bytes, part: Records, opened: tuple[Positions, Positions], shape: Shape) -> Positions:
+    """Where each field's content begins, and ``part.ends`` moved to where it ends: without the line's CR, without quotes.
+
+    ``opened``: row and column of each field that a quote opens (beyond the last record: ignored).
+    """
+    ends = part.ends
     starts = np.empty_like(ends)
-    starts[0], starts[1:] = begin, ends[:-1] + 1
+    starts[0] = part.begin
+    np.add(ends[:-1], 1, out=starts[1:])
     last = ends[-1]
     last -= (data[last - 1] == CR) & (last > starts[-1])
-    if quotes:
-        quoted = (data[starts] == shape.quote) & (ends > starts)
-        starts += quoted
-        ends -= quoted
-    return starts, ends
+    row, column = opened
+    inside = row < len(part.begin)
+    row, column = row[inside], column[inside]
+    starts[column, row] += 1
+    ends[column, row] -= 1
+    return starts
 
 
 def _cap(part: Records, shape: Shape) -> None:

@@ -76,7 +76,7 @@ class RowJudge:
             if broken is not None:
                 self._set(bits, bit, broken, counts)
         if self._exprs:
-            for series in frame.select(self._exprs):
+            for series in frame.select_seq(self._exprs):
                 if series.any():
                     self._set(bits, int(series.name), series.to_numpy(), counts)
         good = ~self._bad(bits)
@@ -95,10 +95,12 @@ class RowJudge:
         return pl.DataFrame(series)
 
     def _kept(self, frame: pl.DataFrame, text: TextRows, good: npt.NDArray[np.bool_]) -> pl.DataFrame:
-        kept = frame.with_columns(pl.Series("_line", text.line))
-        kept = kept if good.all() else kept.filter(pl.Series(good))
-        kept = kept.with_columns(self._derived) if self._derived else kept
-        return kept.select(*self._names, "_line")
+        found = {series.name: series for series in frame.get_columns()}
+        found["_line"] = pl.Series("_line", text.line)
+        if self._derived:
+            found |= {series.name: series for series in frame.with_columns_seq(self._derived).get_columns()}
+        kept = pl.DataFrame([found[name] for name in (*self._names, "_line")])
+        return kept if good.all() else kept.filter(pl.Series(good))
 
     def _set(self, bits: Bits, bit: int, broken: npt.NDArray[np.bool_], counts: dict[str, int]) -> None:
         bits[bit // WORD] |= broken.astype(np.uint64) << np.uint64(bit % WORD)
@@ -149,7 +151,11 @@ class RowJudge:
         """The names of the rules that each row breaks, as a list column."""
         if not bits.shape[1]:
             return pl.Series([], dtype=pl.List(pl.String))
-        unlike, which = np.unique(bits, axis=1, return_inverse=True)
+        if self._words == 1:  # as plain integers: sorting columns of words is thirty times dearer
+            unlike, which = np.unique(bits[0], return_inverse=True)
+            unlike = unlike[None]
+        else:
+            unlike, which = np.unique(bits, axis=1, return_inverse=True)
         named = [[rule.name for bit, rule in enumerate(self.schema.rules) if _has(column, bit)] for column in unlike.T]
         return pl.Series(named, dtype=pl.List(pl.String)).gather(np.ravel(which))
 

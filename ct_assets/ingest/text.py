@@ -17,6 +17,7 @@ import numpy.typing as npt
 from ct_assets.ingest.records import Records
 from ct_assets.ingest.structure import PAD, Positions
 
+Words = npt.NDArray[np.uint64]
 _LOW = np.array([(1 << (8 * min(n, 8))) - 1 for n in range(13)], np.uint64)
 _HIGH = np.array([(1 << (8 * max(n - 8, 0))) - 1 for n in range(13)], np.uint64)
 _HALF = np.uint64(32)
@@ -31,30 +32,49 @@ class Block:
         self.text = _unescaped(text, records, quote) if records.escaped else text
 
 
-def view_array(text: bytes, starts: Positions, ends: Positions) -> Any:
-    """The stretches [start, end) of a padded text, which must be UTF-8, as a pyarrow string_view array; empty is null."""
+def view_array(text: bytes, starts: Positions, ends: Positions, flips: tuple[Words, Words] | None = None) -> Any:
+    """The stretches [start, end) of a padded text, which must be UTF-8, as a pyarrow string_view array; empty is null.
+
+    ``flips``: bits to flip in the first and the next eight bytes of texts of at most twelve.
+    """
     import pyarrow as pa
 
     lengths = np.ascontiguousarray(ends - starts)
     present = lengths > 0
     nulls = len(lengths) - int(np.count_nonzero(present))
     valid = pa.py_buffer(np.packbits(present, bitorder="little")) if nulls else None
-    buffers = [valid, pa.py_buffer(_views(text, np.ascontiguousarray(starts), lengths)), pa.py_buffer(text)]
+    buffers = [valid, pa.py_buffer(_views(text, np.ascontiguousarray(starts), lengths, flips)), pa.py_buffer(text)]
     return pa.Array.from_buffers(pa.string_view(), len(lengths), buffers, null_count=nulls)
 
 
-def _views(text: bytes, starts: Positions, lengths: Positions) -> npt.NDArray[np.uint64]:
+def is_utf8(text: bytes, begin: int, end: int) -> bool:
+    """Whether text[begin:end) is UTF-8: Arrow's proof, without a copy and three times as fast as decoding."""
+    import pyarrow as pa
+
+    offsets = pa.py_buffer(np.array([begin, end], np.int64))
+    whole = pa.Array.from_buffers(pa.large_string(), 1, [None, offsets, pa.py_buffer(text)], null_count=0)
+    try:
+        whole.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _views(text: bytes, starts: Positions, lengths: Positions, flips: tuple[Words, Words] | None) -> Words:
     words = np.ndarray((len(text) - 7,), "<u8", buffer=text, strides=(1,))
     views = np.empty((len(starts), 2), np.uint64)
     inline = np.minimum(lengths, 12)
     low = words[starts] & _LOW[inline]
+    if flips is not None:
+        low ^= flips[0]
     views[:, 0] = lengths.view(np.uint64) | (low << _HALF)
     views[:, 1] = low >> _HALF
     if lengths.max(initial=0) > 8:
-        views[:, 1] |= (words[starts + 8] & _HIGH[inline]) << _HALF
+        high = words[starts + 8] & _HIGH[inline]
+        views[:, 1] |= (high if flips is None else high ^ (flips[1] & _HIGH[inline])) << _HALF
         long = lengths > 12
         if long.any():
-            views[long, 1] = starts[long].view(np.uint64) << _HALF
+            views[:, 1] = np.where(long, starts.view(np.uint64) << _HALF, views[:, 1])
     return views
 
 

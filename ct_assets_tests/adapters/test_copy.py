@@ -132,3 +132,37 @@ def test_a_number_that_does_not_fit_is_refused() -> None:
         encode(pl.DataFrame({"mid": [2**31]}), [CopyColumn("mid", "integer", True)])
     with pytest.raises(ValueError, match="is bigint but holds float64"):
         encode(pl.DataFrame({"mid": [1.5]}), [CopyColumn("mid", "bigint", True)])
+
+
+_LENGTHS = (0, 1, 4, 7, 8, 9, 11, 12, 13, 40)  # around what a view holds in place, with and without a field's length
+
+
+@pytest.mark.parametrize("longest", [8, 12, 40])
+@pytest.mark.parametrize("cut", ["whole", "filtered", "sliced", "in chunks"])
+def test_texts_of_any_length_from_any_frame(conn: psycopg.Connection, longest: int, cut: str) -> None:
+    texts = [("é" + "abcdefghij" * 4)[:n] for n in _LENGTHS if n <= longest]
+    rows = [(i, a, b) for i, (a, b) in enumerate((a, b) for a in [*texts, None] for b in [None, *texts])]
+    frame = pl.DataFrame(rows, schema={"small": pl.Int16, "one": pl.String, "two": pl.String}, orient="row")
+    if cut == "filtered":
+        frame, rows = frame.filter(pl.col("small") % 3 == 1), [row for row in rows if row[0] % 3 == 1]
+    elif cut == "sliced":
+        frame, rows = frame[5:-3], rows[5:-3]
+    elif cut == "in chunks":
+        frame = pl.concat([frame[:7], frame[7:]], rechunk=False)
+    columns = [CopyColumn("small", "smallint", True), CopyColumn("one", "text"), CopyColumn("two", "varchar")]
+    assert _round_trip(conn, frame, columns) == rows
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        ("text", ["a", None]),
+        ("smallint", [1, 2]),
+        ("boolean", [True, False]),
+        ("numeric(18,4)", [Decimal("1.5"), None]),
+    ],
+)
+def test_a_table_of_one_column(conn: psycopg.Connection, kind: str, values: list) -> None:
+    frame = pl.DataFrame({"only": values}, schema_overrides={"only": pl.Decimal(18, 4)} if "numeric" in kind else None)
+    columns = [CopyColumn("only", kind, None not in values)]
+    assert _round_trip(conn, frame, columns) == [(value,) for value in values]

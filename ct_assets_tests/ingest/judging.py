@@ -29,8 +29,8 @@ class Judged:
 
     @property
     def rows(self) -> list[tuple[Any, ...]]:
-        """Good rows without ``_line``."""
-        return self.good.drop("_line").rows()
+        """Good rows without ``_line``; none for a file that was rejected before its first block."""
+        return self.good.drop("_line", strict=False).rows()
 
     @property
     def reasons(self) -> dict[int, list[str]]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ct_assets.ingest.duplicates import Fingerprints, Seen
+from ct_assets.ingest.duplicates import Fingerprints, Seen, fingerprints
 from ct_assets_tests.ingest.judging import contract, judge
 
 
@@ -48,12 +49,14 @@ def test_a_composite_key_and_a_quarantined_row_that_claims_nothing(tmp_path: Pat
 @given(
     blocks=st.lists(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3)), max_size=12), min_size=1, max_size=8),
     spill=st.sampled_from([1, 3, 10_000]),
+    fan=st.sampled_from([2, 8]),
 )
-def test_first_is_that_of_a_python_set(blocks: list[list[tuple[int, int]]], spill: int) -> None:
+def test_first_is_that_of_a_python_set(blocks: list[list[tuple[int, int]]], spill: int, fan: int) -> None:
     """Few unlike words, so that many fingerprints share ``low`` and differ in ``high``; spilled to disk early."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ct_assets.ingest.duplicates.SPILL_ROWS", spill)
         patch.setattr("ct_assets.ingest.duplicates.SPARSE", 2)
+        patch.setattr("ct_assets.ingest.duplicates.FAN", fan)
         patch.setattr("ct_assets.ingest.duplicates.BLOOM_BITS", 10)
         patch.setattr("ct_assets.ingest.duplicates._SHIFT", np.uint64(54))
         ours, theirs = Seen(), set()
@@ -79,3 +82,32 @@ def test_many_keys_stay_exact_and_spill(monkeypatch: pytest.MonkeyPatch) -> None
             theirs.add(key)
         assert (ours.first(Fingerprints(keys.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15), None)) == want).all()
     assert len(ours._spilled) >= 3, "the test must reach the disk"
+
+
+def test_runs_of_blocks_become_few_and_nothing_is_forgotten() -> None:
+    rng = np.random.default_rng(5)
+    ours, theirs = Seen(), set()
+    for _ in range(21):
+        keys = rng.integers(0, 3_000, 200)
+        want = np.ones(len(keys), bool)
+        for i, key in enumerate(keys.tolist()):
+            want[i] = key not in theirs
+            theirs.add(key)
+        assert (ours.first(Fingerprints(keys.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15), None)) == want).all()
+    assert len(ours._runs) == 2 + 5, "two runs of eight blocks, and the last five blocks"
+
+
+def test_rows_that_differ_anywhere_have_other_fingerprints() -> None:
+    """Neighbouring values, swapped columns, NULL against empty and zero: both words differ for each pair of rows."""
+    rows = [
+        (a, b, c) for a in (None, 0, 1, 2) for b in (None, 0, 1, 2) for c in (None, "", "a", "b", "a" * 13, "a" * 14)
+    ]
+    frame = pl.DataFrame(rows, schema={"a": pl.Int64, "b": pl.Int64, "c": pl.String}, orient="row")
+    prints = fingerprints(frame, ["a", "b", "c"])
+    assert prints.high is not None
+    assert len(set(prints.low.tolist())) == len(set(prints.high.tolist())) == len(rows)
+    assert set(prints.low.tolist()).isdisjoint(prints.high.tolist())
+    again = fingerprints(frame.reverse().rechunk(), ["a", "b", "c"])
+    assert again.high is not None
+    assert again.low[::-1].tolist() == prints.low.tolist()
+    assert again.high[::-1].tolist() == prints.high.tolist()
