@@ -13,6 +13,7 @@ import datetime as dt
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ct_assets.adapters.crash import Crash, no_crash
 from ct_assets.adapters.datasets import identifier
 from ct_assets.adapters.postgres.copy import SIGNATURE, TRAILER, CopyColumn, copy_order, encode
 from ct_assets.errors import CtError
@@ -25,6 +26,19 @@ if TYPE_CHECKING:
 _ID = CopyColumn("forecast_id", "bigint", True)
 _VALUES = tuple(CopyColumn(name, "double precision", True) for name in ("mean", "p50", "p90"))
 _DDL_LOCK = 7_236_003
+_SHARE = "the day's share of the week's (by weekday): for planning, add days up; not a quantile of the single day"
+COLUMNS = {
+    "stock_code": "product",
+    "day": "open day of the 7 days after as_of",
+    "mean": "expected units, matched cancellations taken off",
+    "p50": f"units, {_SHARE}. On the real days 76 % of days lie at or below it",
+    "p90": f"units, {_SHARE}. On the real days 89 % of days lie at or below it",
+    "model": "model that forecast",
+    "model_version": "its version",
+    "as_of": "last day that was known",
+    "created_at": "when it was published (UTC)",
+}
+"""What the columns of ``prediction.<name>`` mean, for those who read the table."""
 
 
 class ForecastRefused(CtError):
@@ -47,7 +61,7 @@ class Forecast:
     totals: pl.DataFrame
 
 
-def publish(conn: psycopg.Connection, forecast: Forecast) -> int:
+def publish(conn: psycopg.Connection, forecast: Forecast, crash: Crash = no_crash) -> int:
     """Publish in the caller's transaction and return the forecast's id. Raises :class:`ForecastRefused`.
 
     The same model version and as-of again replaces itself, so a repeated run ends in the same state.
@@ -61,6 +75,7 @@ def publish(conn: psycopg.Connection, forecast: Forecast) -> int:
         "update ledger.forecast set superseded_at = clock_timestamp() where prediction = %s and superseded_at is null",
         (name,),
     )
+    crash("forecast_superseded")
     row = conn.execute(
         """insert into ledger.forecast (prediction, model, model_version, as_of, rows) values (%s, %s, %s, %s, %s)
            returning forecast_id""",
@@ -69,6 +84,7 @@ def publish(conn: psycopg.Connection, forecast: Forecast) -> int:
     assert row is not None
     _copy(conn, name, _daily_columns(forecast.entity), forecast.daily, row[0])
     _copy(conn, f"{name}_total", _total_columns(forecast.entity), forecast.totals, row[0])
+    crash("forecast_written")
     return row[0]
 
 
@@ -125,6 +141,9 @@ def ensure_tables(conn: psycopg.Connection, prediction: str, entity: str) -> Non
             )
         )
         conn.execute(_view(table, name, [c.name for c in columns if c is not _ID], {}))
+    for column, text in COLUMNS.items():
+        shown = sql.Identifier("prediction", name, entity if column == "stock_code" else column)
+        conn.execute(sql.SQL("comment on column {} is {}").format(shown, sql.Literal(text)))
     by_entity = {entity: "entity"}
     listed = [c.name for c in _daily_columns(entity) if c is not _ID]
     conn.execute(_view(name, name, listed, by_entity, f"{name}_by_entity"))

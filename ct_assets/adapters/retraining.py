@@ -10,13 +10,14 @@ crash leaves either the old champion or the new one, and a run that is repeated 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ct_assets.adapters import artefacts, forecasts
 from ct_assets.adapters import champion as pointer
+from ct_assets.adapters.crash import Crash, no_crash
 from ct_assets.adapters.datasets import code_version
+from ct_assets.adapters.folds import LedgerFolds
 from ct_assets.adapters.postgres.connect import connect
 from ct_assets.adapters.training_data import SALES, SalesTables, Window, read_sales
 from ct_assets.errors import CtError
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from ct_assets.adapters.storage import Storage
-    from ct_assets.training.candidate import Candidate, Dataset
-    from ct_assets.training.evaluation import Fold
+    from ct_assets.training.candidate import Candidate, Dataset, Incumbent
     from ct_assets.training.gates import GateRules
     from ct_assets.training.recipe import Fitted, Recipe
 
@@ -37,7 +37,7 @@ class NoChampion(CtError):
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """What one training run is about. ``gates``: the pipeline's; ``code_version`` None: of this process."""
+    """What one training run is about. ``rules``: the pipeline's gates; ``code_version`` None: of this process."""
 
     model: str
     trainer: str
@@ -46,6 +46,7 @@ class TrainingJob:
     rules: GateRules | None = None
     code_version: str | None = None
     tables: SalesTables = SALES
+    crash: Crash = no_crash
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def read_inputs(url: str, window: Window | None = None, tables: SalesTables | No
         row = conn.execute("select clock_timestamp()").fetchone()
     assert row is not None
     known = window.known_as_of if window is not None and window.known_as_of is not None else row[0]
-    return TrainingInputs(dataset(sales.daily, sales.lines), sales.contract_digest, known)
+    return TrainingInputs(dataset(sales.daily, sales.lines, revisions=sales.revisions), sales.contract_digest, known)
 
 
 def train_candidate(url: str, storage: Storage, job: TrainingJob, inputs: TrainingInputs | None = None) -> Trained:
@@ -100,15 +101,50 @@ def train_candidate(url: str, storage: Storage, job: TrainingJob, inputs: Traini
         leads = pointer.champion(conn, job.model)
         champion = champion_recipe(conn, job.model, recipe)
         kept = LedgerFolds(conn, job.model)
-        candidate = train(inputs.data, recipe, Contest(champion, job.rules or GateRules(), kept), keep)
+        contest = Contest(champion, _incumbent(conn, storage, leads), job.rules or GateRules(), kept)
+        candidate = train(inputs.data, recipe, contest, keep)
         conn.commit()  # the folds are worth keeping whatever happens next
-        with conn.transaction():
-            version = pointer.register(conn, _registered(job, inputs, recipe, candidate, stored["artefact"]))
-            reason = candidate.decision.reason
-            if candidate.decision.promote:
-                expected = leads.generation if leads else None
-                pointer.move(conn, pointer.Move(job.model, version, expected, f"run {job.run_id}", reason))
-    return Trained(version, candidate.decision.promote, reason, candidate)
+        decision = candidate.decision
+        made = _registered(job, inputs, recipe, candidate, stored["artefact"])
+        expected = leads.generation if leads else None
+        version = enter(conn, made, decision.reason, Promotion(expected) if decision.promote else None, job.crash)
+    return Trained(version, decision.promote, decision.reason, candidate)
+
+
+def _incumbent(conn: psycopg.Connection, storage: Storage, leads: pointer.Champion | None) -> Incumbent | None:
+    """The champion's stored model, loaded only when there are weeks to judge it by."""
+    from ct_assets.training.candidate import Incumbent
+
+    if leads is None:
+        return None
+    version = pointer.versions(conn, leads.model, leads.version)[0]
+    trainer = version.recipe["trainer"]
+    return Incumbent(version.provenance.cutoff, lambda: load_fitted(storage, version.artefact, trainer))
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """A wish to lead, from the generation that was read before the training (None: there was no champion)."""
+
+    expected: int | None
+
+
+def enter(
+    conn: psycopg.Connection,
+    made: pointer.Candidate,
+    reason: str,
+    promotion: Promotion | None,
+    crash: Crash = no_crash,
+) -> int:
+    """Register a version and, when it is to lead, move the pointer to it: one transaction. Returns its number."""
+    with conn.transaction():
+        version = pointer.register(conn, made)
+        crash("registered")
+        if promotion is not None:
+            wish = pointer.Move(made.model, version, promotion.expected, f"run {made.run_id}", reason)
+            pointer.move(conn, wish)
+            crash("promoted")
+    return version
 
 
 def _registered(
@@ -224,6 +260,7 @@ def publish_forecasts(
                 daily=week.daily,
                 totals=week.totals,
             ),
+            job.crash,
         )
     return {
         "model_version": version.version,
@@ -231,50 +268,3 @@ def publish_forecasts(
         "products": len(week.totals),
         "rows": len(week.daily),
     }
-
-
-class LedgerFolds(MutableMapping[str, "Fold"]):
-    """Folds by their key (``recipe:data:origin``) in ``ledger.evaluation``; a fold with a NaN is not kept."""
-
-    def __init__(self, conn: psycopg.Connection, model: str) -> None:
-        """Reads and writes in the connection's own transaction."""
-        self.conn, self.model = conn, model
-
-    def __getitem__(self, key: str) -> Fold:
-        from ct_assets.training.evaluation import Fold
-
-        row = self.conn.execute(
-            f"select measures from ledger.evaluation where {_FOLD_KEY}".encode(), (self.model, *key.split(":"))
-        ).fetchone()
-        if row is None:
-            raise KeyError(key)
-        return Fold.from_json(row[0])
-
-    def __setitem__(self, key: str, fold: Fold) -> None:
-        import json
-
-        try:
-            text = json.dumps(fold.as_json(), allow_nan=False)
-        except ValueError:
-            return
-        self.conn.execute(
-            """insert into ledger.evaluation (model, recipe_digest, data_digest, origin, measures)
-               values (%s, %s, %s, %s, %s) on conflict do nothing""",
-            (self.model, *key.split(":"), text),
-        )
-
-    def __delitem__(self, key: str) -> None:
-        self.conn.execute(f"delete from ledger.evaluation where {_FOLD_KEY}".encode(), (self.model, *key.split(":")))
-
-    def __iter__(self) -> Iterator[str]:
-        rows = self.conn.execute(
-            "select recipe_digest, data_digest, origin from ledger.evaluation where model = %s order by origin",
-            (self.model,),
-        )
-        return iter([f"{recipe}:{data}:{origin}" for recipe, data, origin in rows.fetchall()])
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-
-_FOLD_KEY = "model = %s and recipe_digest = %s and data_digest = %s and origin = %s::date"

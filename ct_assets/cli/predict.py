@@ -20,7 +20,13 @@ from ct_assets.errors import CtError, UsageError, did_you_mean
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a row.")
 def predict(prediction: str | None, entity: str | None, day, limit: int, as_json: bool) -> None:
-    """Read the champion's published forecasts; the last good ones stay when a run fails."""
+    """Read the champion's published forecasts; the last good ones stay when a run fails.
+
+    Units a product and open day of the next 7 days. p50 and p90 are the day's share of the WEEK's quantile: they add up
+    to the week's, which is what stock is planned by. They are no quantiles of the single day: on the real days 89 % of
+    days lie at or below p90, but 76 % at or below p50, because most products sell nothing on most days. The week's own
+    figures are in the table prediction.<name>_total.
+    """
     from ct_assets import settings
     from ct_assets.adapters import forecasts
     from ct_assets.adapters.postgres.connect import connect

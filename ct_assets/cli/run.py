@@ -35,6 +35,8 @@ def run(pipeline: str, as_json: bool) -> None:
         say(f"held     {held['file']}: a correction of {held['day']} waits for approval")
     for failure in report.failures:
         say(f"FAILED   {failure}")
+    if report.standing:
+        say(standing(report))
     emit(report.as_json(), as_json, describe(report))
     if not report.ok:
         raise click.exceptions.Exit(1)
@@ -57,6 +59,17 @@ def run_pipeline(settings: Settings, name: str) -> RunReport:
         RunLoop(installation, resolve(spec), build_defs({RESOURCE: installation}), instance, say, report).through()
     report.seconds = time.monotonic() - started
     return report
+
+
+def standing(report: RunReport) -> str:
+    """What earlier runs left open: they exit 0 again, but somebody still has to deliver a mended file."""
+    refused = sum(row["delivery_id"] is not None for row in report.standing)
+    shown = ", ".join(f"{row['day'] or report.pipeline} {row['rule']}" for row in report.standing[:3])
+    more = f" and {len(report.standing) - 3} more" if len(report.standing) > 3 else ""
+    return (
+        f"STANDING {len(report.standing)} open incidents from earlier, {refused} of them rejected deliveries: {shown}{more}\n"
+        f"  `ct status --pipeline {report.pipeline}` shows them; a mended delivery of the day closes them"
+    )
 
 
 def describe(report: RunReport) -> str:

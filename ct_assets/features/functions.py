@@ -89,6 +89,20 @@ def units_mean(view: DayView, window: int) -> np.ndarray:
     return view.per_open_day(view.net, window)
 
 
+def units_mean_since_first(view: DayView, window: int) -> np.ndarray:
+    """Net units per open day since the first net sale, at most ``window`` days back and at least a week.
+
+    What a new product sells: over the whole window its mean is too low by the days before it was there. A week at
+    least, because the first day of a product is by definition a day with a sale.
+    """
+    days = view.net.shape[1]
+    sold = view.net > 0
+    first = np.where(sold.any(axis=1), np.argmax(sold, axis=1), days)
+    begin = np.clip(first, max(0, days - window), max(0, days - 7))
+    open_since = np.cumsum(view.is_open[::-1])[::-1]
+    return view.net[:, -window:].sum(axis=1) / np.maximum(open_since[begin], 1)
+
+
 def sold_share(view: DayView, window: int) -> np.ndarray:
     """Share of open days with net units above zero."""
     return view.per_open_day(view.net > 0, window)
@@ -176,7 +190,7 @@ def shop_trend(view: DayView, window: int) -> np.ndarray:
 FUNCTIONS = {
     function.__name__: function
     for function in (
-        units_lag, units_mean, sold_share, units_median, units_max, units_std, units_capped_mean, orders_mean,
+        units_lag, units_mean, units_mean_since_first, sold_share, units_median, units_max, units_std, units_capped_mean, orders_mean,
         returned_mean, price_last, price_ratio, days_since_sale, age_days, weekday, month, shop_trend,
     )
 }  # fmt: skip

@@ -70,6 +70,12 @@ PRODUCT_DAILY = FeatureView(
         Feature("units_lag_1", "units_lag", 1, "net units on the day itself, the newest that is known"),
         Feature("units_lag_7", "units_lag", 7, "net units six days before: the weekday of tomorrow, last week"),
         *_means(),
+        Feature(
+            "units_seen_28", "units_mean_since_first", 28, "as units_mean_28, days before the first sale not counted"
+        ),
+        Feature(
+            "units_seen_56", "units_mean_since_first", 56, "as units_mean_56, days before the first sale not counted"
+        ),
         Feature("sold_share_28", "sold_share", 28, "share of open days with a sale, last 28 days"),
         Feature("sold_share_112", "sold_share", 112, "share of open days with a sale, last 112 days"),
         Feature("units_median_28", "units_median", 28, "median of net units over open days, last 28 days"),

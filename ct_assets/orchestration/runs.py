@@ -31,12 +31,17 @@ class RunFailed(CtError):
 
 @dataclass
 class RunReport:
-    """What `ct run` came to. ``days``: state of the newest decided delivery -> ISO days."""
+    """What `ct run` came to. ``days``: state of the newest decided delivery -> ISO days.
+
+    ``standing``: open incidents that earlier runs left (day, rule, message, delivery_id); those of this run are in
+    ``rejected``.
+    """
 
     pipeline: str
     decided: dict[str, list[str]] = field(default_factory=dict)
     rejected: list[dict[str, Any]] = field(default_factory=list)
     held: list[dict[str, Any]] = field(default_factory=list)
+    standing: list[dict[str, Any]] = field(default_factory=list)
     features_rebuilt: dict[str, int] = field(default_factory=dict)
     training: dict[str, Any] | None = None
     runs: list[str] = field(default_factory=list)
@@ -61,6 +66,7 @@ class RunReport:
             "days": self.decided,
             "rejected": self.rejected,
             "held": self.held,
+            "standing": self.standing,
             "features_rebuilt": self.features_rebuilt,
             "training": self.training,
             "runs": self.runs,
@@ -84,6 +90,17 @@ class RunLoop:
         """Data, features, training: each only when there is something to do; a later stage waits for a failed one."""
         if self.bring_data() and self.build_features() and self.pipeline.spec.model is not None:
             self.retrain()
+        self.report.standing = self.standing_incidents()
+
+    def standing_incidents(self) -> list[dict[str, Any]]:
+        """Incidents that are open although this run rejected nothing of them: nobody has delivered a mended file yet."""
+        from ct_assets.adapters.incidents import open_incidents
+
+        mine = {rejected["delivery_id"] for rejected in self.report.rejected}
+        with self.installation.ledger() as conn:
+            found = open_incidents(conn, self.pipeline.names.pipeline)
+        kept = ("day", "rule", "message", "delivery_id")
+        return [{name: row[name] for name in kept} for row in found if row["delivery_id"] not in mine]
 
     def bring_data(self) -> bool:
         """Publish what is pending and tell Dagster what it does not know; False when some day failed."""
@@ -139,7 +156,7 @@ class RunLoop:
                 self.report.decided.setdefault(now.state, []).append(day)
                 if now.state == "rejected":
                     wrong = (now.verdict or {}).get("rejected") or {}
-                    self.report.rejected.append({"file": now.name, "day": day, **wrong})
+                    self.report.rejected.append({"file": now.name, "day": day, "delivery_id": now.delivery_id, **wrong})
                 elif now.state == "held":
                     self.report.held.append({"file": now.name, "day": day})
                 elif now.state == "pending":

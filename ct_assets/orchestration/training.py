@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from ct_assets.orchestration import stages
+from ct_assets.orchestration import pages, stages
 from ct_assets.orchestration.resources import Installation
 
 if TYPE_CHECKING:
     from ct_assets.adapters.retraining import Trained, TrainingInputs, TrainingJob
     from ct_assets.orchestration.pipeline import Pipeline
-    from ct_assets.training.evaluation import Fold
 
 INPUTS_TAG = "ct/inputs"
 NOTHING = "nothing published"
@@ -67,6 +66,7 @@ def told_inputs(instance: dg.DagsterInstance, key: dg.AssetKey) -> str | None:
 
 def job_of(installation: Installation, pipeline: Pipeline, version: str) -> TrainingJob:
     """The training that the pipeline's spec asks for, on the inputs of ``version``."""
+    from ct_assets.adapters.crash import crash_at
     from ct_assets.adapters.datasets import code_version
     from ct_assets.adapters.retraining import TrainingJob
     from ct_assets.training.gates import GateRules
@@ -76,7 +76,8 @@ def job_of(installation: Installation, pipeline: Pipeline, version: str) -> Trai
     code = installation.settings.code_version or code_version()
     run_id = hashlib.sha256(f"{version}|{spec.trainer}|{spec.seed}|{code}".encode()).hexdigest()[:32]
     rules = GateRules.of(pipeline.spec.gates)
-    return TrainingJob(spec.name, spec.trainer, run_id, spec.seed, rules, code, stages.sales_tables(pipeline))
+    crash = crash_at(installation.settings.crash_at)
+    return TrainingJob(spec.name, spec.trainer, run_id, spec.seed, rules, code, stages.sales_tables(pipeline), crash)
 
 
 def read_once(installation: Installation, pipeline: Pipeline, version: str) -> TrainingInputs:
@@ -140,7 +141,7 @@ def train_candidate(installation: Installation, pipeline: Pipeline) -> Iterator[
         return
     yield dg.MaterializeResult(
         asset_key=pipeline.names.model_key,
-        metadata=_model_metadata(installation, pipeline, trained, inputs),
+        metadata=pages.model_metadata(installation, pipeline, trained, inputs),
         tags={INPUTS_TAG: version},
         data_version=dg.DataVersion(f"{pipeline.names.model} {trained.version}"),
     )
@@ -158,50 +159,6 @@ def _mirror(installation: Installation, model: str) -> None:
         dg.get_dagster_logger().warning(f"the model registry does not follow yet: {problem}")
 
 
-def _model_metadata(
-    installation: Installation, pipeline: Pipeline, trained: Trained, inputs: TrainingInputs
-) -> dict[str, Any]:
-    from ct_assets.adapters import champion
-    from ct_assets.orchestration import plots
-
-    model, evaluation = str(pipeline.names.model), trained.candidate.evaluation
-    with installation.ledger() as conn:
-        versions = champion.versions(conn, model)
-    weeks = [
-        (fold.origin.isoformat(), _units(fold, "truth"), _units(fold, "mean"), _units(fold, "mean_28"))
-        for fold in evaluation.folds
-    ]
-    history = [(v.version, v.metrics, v.decision == "promoted") for v in versions[-30:]]
-    metadata: dict[str, Any] = {
-        "version": trained.version,
-        "promoted": trained.promoted,
-        "decision": trained.reason,
-        "cut-off": inputs.data.cutoff.isoformat(),
-        "training rows": trained.candidate.rows,
-        "seconds": round(trained.candidate.seconds, 1),
-        **{name: value for name in ("deviance", "wape", "bias", "coverage") if _finite(value := evaluation.mean(name))},
-        "quality by version": plots.metric_history(history),
-    }
-    if weeks:
-        metadata["forecast against truth"] = plots.forecast_against_truth(weeks)
-        metadata["folds"] = _table(evaluation.table())
-    return metadata
-
-
-def _units(fold: Fold, column: str) -> float:
-    return float(fold.rows[column].sum())
-
-
-def _finite(value: float) -> bool:
-    return value - value == 0
-
-
-def _table(rows: list[dict[str, Any]]) -> dg.TableMetadataValue:
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    records = [dg.TableRecord({name: str(row.get(name, "")) for name in columns}) for row in rows]
-    return dg.MetadataValue.table(records, schema=dg.TableSchema([dg.TableColumn(name) for name in columns]))
-
-
 def gate_group(name: str) -> str:
     """Which of the three checks a gate belongs to."""
     return "sanity" if name in SANITY else "baselines" if name.startswith(("baselines_", "coverage")) else "promotion"
@@ -211,8 +168,8 @@ def _gates(pipeline: Pipeline, trained: Trained) -> Iterator[dg.AssetCheckResult
     gates = trained.candidate.decision.gates
     for group in ("promotion", "baselines", "sanity"):
         chosen = [gate for gate in gates if group == "promotion" or gate_group(gate.name) == group]
-        passed = trained.promoted if group == "promotion" else bool(chosen) and all(gate.passed for gate in chosen)
-        stopped = next((gate.reason for gate in chosen if not gate.passed), None)
+        passed = trained.promoted if group == "promotion" else bool(chosen) and not any(gate.refuses for gate in chosen)
+        stopped = next((gate.reason for gate in chosen if gate.refuses), None)
         rows = [
             {"gate": g.name, "verdict": g.verdict, "figure": g.figure, "threshold": g.threshold, "reason": g.reason}
             for g in chosen
@@ -222,7 +179,7 @@ def _gates(pipeline: Pipeline, trained: Trained) -> Iterator[dg.AssetCheckResult
             check_name=group,
             asset_key=pipeline.names.model_key,
             severity=dg.AssetCheckSeverity.ERROR,
-            metadata={"gates": _table(rows)} if rows else {},
+            metadata={"gates": pages.table(rows)} if rows else {},
             description=stopped or trained.reason,
         )
 
@@ -240,7 +197,7 @@ def _no_gates(pipeline: Pipeline, reason: str) -> Iterator[dg.AssetCheckResult]:
 
 def publish_forecasts(installation: Installation, pipeline: Pipeline) -> Iterator[Any]:
     """The champion's forecasts as a published table; while there is no champion, nothing (and readers keep what they have)."""
-    from ct_assets.adapters import retraining
+    from ct_assets.adapters import forecasts, retraining
     from ct_assets.adapters.storage import open_storage
     from ct_assets.adapters.training_data import NoSales
     from ct_assets.training.recipe import TrainingFailed
@@ -261,6 +218,7 @@ def publish_forecasts(installation: Installation, pipeline: Pipeline) -> Iterato
             "as of": found["as_of"].isoformat(),
             "model version": found["model_version"],
             "dagster/table_name": f"prediction.{pipeline.names.model}",
+            "dagster/column_schema": pages.columns(forecasts.COLUMNS),
         },
         tags={INPUTS_TAG: version},
         data_version=dg.DataVersion(f"{found['as_of']} v{found['model_version']}"),

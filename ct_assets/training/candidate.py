@@ -1,6 +1,6 @@
-"""From data to a decision: the dataset, the folds, the refit and the gates of one candidate.
+"""From data to a decision: the folds, the refit and the gates of one candidate; and its forecast.
 
-What goes here: the order of the steps, pure. What does not: where folds and models are kept (``adapters.models``).
+What goes here: the order of the steps, pure. What does not: where folds and models are kept (``adapters``).
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from typing import Any
 import polars as pl
 
 from ct_assets.errors import UsageError, did_you_mean
-from ct_assets.features.panel import Panel, build_panel
-from ct_assets.features.training_set import HORIZON_DAYS, data_digest, expected_open_days, feature_frame, weekly_origins
-from ct_assets.training.evaluation import FOLDS, Evaluation, Fold, evaluate, judge, training_rows
-from ct_assets.training.gates import Decision, GateRules, Kind, Refit, decide
+from ct_assets.features.panel import Panel
+from ct_assets.features.training_set import expected_open_days, feature_frame
+from ct_assets.training.dataset import Dataset, dataset
+from ct_assets.training.evaluation import Evaluation, Fold, evaluate, judge, training_rows
+from ct_assets.training.gates import Decision, FixedArtefact, GateRules, Kind, Refit, artefact_gates, decide
 from ct_assets.training.recipe import OUTPUTS, Fitted, Recipe, TrainingFailed
 
 Reload = Callable[[Fitted], tuple[Fitted, int]]
@@ -26,37 +27,20 @@ Reload = Callable[[Fitted], tuple[Fitted, int]]
 
 
 @dataclass(frozen=True)
-class Dataset:
-    """What one training run sees. ``cutoff``: its last day; ``digest``: of every row up to it."""
+class Incumbent:
+    """The model that leads, as it was stored. ``cutoff``: the last day it has seen."""
 
-    panel: Panel
     cutoff: dt.date
-    digest: str
-    origins: tuple[int, ...]
-    origin_digests: dict[int, str]
-
-    @property
-    def at(self) -> int:
-        """The position of the cut-off."""
-        return self.panel.index(self.cutoff)
-
-
-def dataset(daily: pl.DataFrame, lines: pl.DataFrame, folds: int = FOLDS) -> Dataset:
-    """The panel, the fold origins and the digests. Raises :class:`TrainingFailed` when there are no rows."""
-    if daily.is_empty():
-        raise TrainingFailed("no daily product sales are published: deliver some days first")
-    panel = build_panel(daily, lines)
-    cutoff = panel.day(panel.days - 1)
-    origins = tuple(weekly_origins(panel, folds))
-    digests = {at: data_digest(daily, lines, panel.day(at + HORIZON_DAYS)) for at in origins}
-    return Dataset(panel, cutoff, data_digest(daily, lines, cutoff), origins, digests)
+    load: Callable[[], Fitted]
 
 
 @dataclass(frozen=True)
 class Contest:
-    """Against whom, by which rules. ``kept``: folds computed before; new ones are added to it."""
+    """Against whom, by which rules. ``incumbent``: the champion's model itself; ``kept``: folds computed before; new
+    ones are added to it."""
 
     champion: Recipe | None = None
+    incumbent: Incumbent | None = None
     rules: GateRules = field(default_factory=GateRules)
     kept: MutableMapping[str, Fold] | None = None
 
@@ -83,12 +67,15 @@ def train(
     started = clock()
     champion = contest.champion
     kind: Kind = "first" if champion is None else "refresh" if champion.digest == recipe.digest else "challenger"
-    evaluation = evaluate(recipe, data.panel, data.origins, contest.kept, data.origin_digests)
+    evaluation = evaluate(recipe, data.folds, contest.kept)
     against = _champions(kind, evaluation, data, contest)
+    artefact = None if contest.incumbent is None else judge_incumbent(contest.incumbent, data)
     rows = training_rows(data.panel, data.at)
     fitted = recipe.fit(rows)
     refit = check_refit(fitted, evaluation, data, reload, clock)
     decision = decide(evaluation, against, refit, contest.rules, kind)
+    if artefact is not None:
+        decision = decision.also(artefact_gates(evaluation, artefact, contest.rules))
     return Candidate(fitted, evaluation, decision, data, len(rows), clock() - started)
 
 
@@ -97,9 +84,24 @@ def _champions(kind: Kind, own: Evaluation, data: Dataset, contest: Contest) -> 
     if contest.champion is None or kind == "refresh":
         return own if kind == "refresh" else None
     try:
-        return evaluate(contest.champion, data.panel, data.origins, contest.kept, data.origin_digests)
+        return evaluate(contest.champion, data.folds, contest.kept)
     except TrainingFailed:
         return None
+
+
+def judge_incumbent(incumbent: Incumbent, data: Dataset) -> FixedArtefact:
+    """The champion's model as it is, on the weeks that neither it nor the folds' models have learnt from.
+
+    A model that cannot be loaded, or asked, is no evidence: the gate says so instead of passing over it.
+    """
+    later = [fold for fold in data.folds if fold.day >= incumbent.cutoff]
+    if not later:
+        return FixedArtefact(incumbent.cutoff, ())
+    try:
+        fitted = incumbent.load()
+        return FixedArtefact(incumbent.cutoff, tuple(judge(fitted, fold.panel, fold.at) for fold in later))
+    except Exception as error:  # noqa: BLE001 - whatever a stored model throws: the decision is no, not a crash
+        return FixedArtefact(incumbent.cutoff, (), f"{type(error).__name__}: {error}")
 
 
 def check_refit(
@@ -114,7 +116,8 @@ def check_refit(
     again = evaluated = pl.DataFrame()
     if evaluation.folds:
         fold = evaluation.folds[-1]
-        again, evaluated = judge(fitted, data.panel, data.origins[-1]).rows.select(OUTPUTS), fold.rows.select(OUTPUTS)
+        newest = judge(fitted, data.folds[-1].panel, data.folds[-1].at)
+        again, evaluated = newest.rows.select(OUTPUTS), fold.rows.select(OUTPUTS)
     return Refit(forecast, loaded.predict(frame), again, evaluated, size, seconds)
 
 
@@ -186,3 +189,6 @@ def load_recipe(trainer: str, seed: int) -> Recipe:
         near = did_you_mean(function, [name for name in dir(module) if not name.startswith("_")])
         raise UsageError(f"trainer {trainer!r}: {module_name} has no function {function!r}", hint=near)
     return made(seed)  # pyright: ignore[reportReturnType]
+
+
+__all__ = ["Candidate", "Contest", "Dataset", "Incumbent", "WeekAhead", "dataset", "forecast", "load_recipe", "train"]

@@ -13,6 +13,8 @@ from typing import Any
 
 from ct_assets.training.recipe import Design, FitRules, QuantileRecipe
 
+BINS = 64  # half the time of 255 at the same deviance
+
 DESIGN = Design(
     relative=(
         "units_mean_7", "units_mean_14", "units_mean_56", "units_mean_112", "units_median_28", "units_max_28",
@@ -22,6 +24,7 @@ DESIGN = Design(
         "sold_share_28", "sold_share_112", "orders_mean_7", "orders_mean_28", "days_since_sale", "age_days",
         "price_last", "price_ratio_56",
     ),
+    bins=BINS,
 )  # fmt: skip
 
 
@@ -32,13 +35,13 @@ def recipe(seed: int = 7, **rules: Any) -> QuantileRecipe:
     )
 
 
-# 64 bins: half the time of 255 at the same deviance. early_stopping off: it would hold rows out at random, and rows of
+# early_stopping off: it would hold rows out at random, and rows of
 # one product in overlapping weeks are not independent.
 _SHARED = {
     "learning_rate": 0.07,
     "min_samples_leaf": 150,
     "l2_regularization": 1.0,
-    "max_bins": 64,
+    "max_bins": BINS,
     "early_stopping": False,
 }
 

@@ -4,8 +4,8 @@ What goes here: folds, their measures, the cache key of a fold. What does not: d
 
 A fold sees what was known at its origin: training labels that had matured by then, cancellations known by then. The
 truth of its week is what was known when the week ended, so that a fold's result does not change as days are added
-(``truth_known_on`` of :func:`evaluate_fold` takes later cancellations into account instead). The data itself is in ONE
-reading, that of the run's cut-off.
+(``truth_known_on`` of :func:`evaluate_fold` takes later cancellations into account instead). Corrections of whole days
+are seen the same way: each fold has the panel as known at its origin (``dataset``).
 """
 
 from __future__ import annotations
@@ -98,6 +98,17 @@ class Evaluation:
         }
         return json.loads(json.dumps(found), parse_constant=lambda _: None)
 
+    def calibration(self, groups: int = 10) -> list[dict[str, float]]:
+        """By tenths of the forecast mean, lowest first: ``rows``, ``forecast`` and ``truth`` (means, units a week), and the
+        shares of weeks at or below ``p50`` and ``p90``. Empty without rows."""
+        frames = [fold.rows for fold in self.folds]
+        if not frames or not (rows := pl.concat(frames)).height:
+            return []
+        group = (pl.col("mean").rank("ordinal") - 1) * groups // rows.height
+        covered = [(pl.col("truth") <= pl.col(name)).mean().alias(name) for name in ("p50", "p90")]
+        means = [pl.len().alias("rows"), pl.col("mean").mean().alias("forecast"), pl.col("truth").mean(), *covered]
+        return rows.group_by(group.alias("group")).agg(means).sort("group").drop("group").to_dicts()
+
     def _slice(self, part: str) -> dict[str, float]:
         """A slice over all folds at once: it may be absent from one of them."""
         rows = pl.concat([fold.rows for fold in self.folds])
@@ -166,25 +177,31 @@ def judge(fitted: Fitted, panel: Panel, at: int, truth_known_on: int | None = No
     return Fold(panel.day(at), pl.DataFrame(columns))
 
 
-def evaluate(
-    recipe: Recipe,
-    panel: Panel,
-    origins: Sequence[int],
-    kept: MutableMapping[str, Fold] | None = None,
-    digests: Mapping[int, str] | None = None,
-) -> Evaluation:
-    """Judge ``recipe`` at every origin (positions).
+@dataclass(frozen=True)
+class FoldOrigin:
+    """Where a fold is judged: the position ``at`` in ``panel`` (as known then); ``digest`` of its data, None: do not keep."""
 
-    ``kept`` holds folds by :func:`fold_key` and is added to; ``digests`` gives, per origin, the digest of the data up
-    to the end of its week. Without the two every fold is computed.
-    """
+    panel: Panel
+    at: int
+    digest: str | None = None
+
+    @property
+    def day(self) -> dt.date:
+        """The origin day."""
+        return self.panel.day(self.at)
+
+
+def evaluate(
+    recipe: Recipe, origins: Sequence[FoldOrigin], kept: MutableMapping[str, Fold] | None = None
+) -> Evaluation:
+    """Judge ``recipe`` at every origin. ``kept`` holds folds by :func:`fold_key` and is added to."""
     folds = []
-    for at in origins:
-        key = fold_key(recipe.digest, digests[at], panel.day(at)) if digests else None
+    for origin in origins:
+        key = fold_key(recipe.digest, origin.digest, origin.day) if origin.digest is not None else None
         if key is not None and kept is not None and key in kept:
             folds.append(kept[key])
             continue
-        fold, _ = evaluate_fold(recipe, panel, at)
+        fold, _ = evaluate_fold(recipe, origin.panel, origin.at)
         folds.append(fold)
         if key is not None and kept is not None:
             kept[key] = fold
@@ -203,6 +220,7 @@ __all__ = [
     "OPEN_DAYS",
     "Evaluation",
     "Fold",
+    "FoldOrigin",
     "evaluate",
     "evaluate_fold",
     "fold_key",

@@ -3,74 +3,29 @@
 What goes here: decisions over evaluations. What does not: computing evaluations, moving the pointer.
 
 Two kinds of promotion. A *refresh* (the champion's recipe on newer data) passes when it is not worse; a *challenger*
-(another recipe or other features) must be better. Recipes are compared by rolling origin, both refitted at each. The
-first model of all must beat what a planner would do without one; so must every later one.
+(another recipe or other features) must be better. The first model of all must beat what a planner would do without
+one; so must every later one. Against the champion:
+
+- recipes, by rolling origin, both refitted at each: whole and on every guard slice (volume, new products; Holm). For a
+  refresh the two are one, so this says nothing of new data gone bad;
+- models, as they are: the champion's stored model against those of the folds, on the weeks later than what either has
+  seen. Where there is no such week yet (a champion younger than a horizon) the gate says ``not_applicable``.
+
 Missing, empty or not-a-number evidence is ``insufficient_evidence`` and counts as no.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 
-from ct_assets.training.evaluation import BASELINES, Evaluation, Fold
-from ct_assets.training.measures import deviances
-
-Verdict = Literal["pass", "fail", "insufficient_evidence"]
-Kind = Literal["first", "refresh", "challenger"]
-RESAMPLES = 1000
-MIN_BLOCKS = 20  # products; fewer say nothing about spread
-
-
-@dataclass(frozen=True)
-class GateResult:
-    """One gate: ``figure`` against ``threshold``; ``reason`` is a sentence for people."""
-
-    name: str
-    figure: float | None
-    threshold: str
-    verdict: Verdict
-    reason: str
-
-    @property
-    def passed(self) -> bool:
-        """Only a pass is a pass."""
-        return self.verdict == "pass"
-
-    def as_json(self) -> dict[str, Any]:
-        """JSON values; a figure that is not a number becomes null."""
-        return {**vars(self), "figure": _finite(self.figure)}
-
-
-@dataclass(frozen=True)
-class GateRules:
-    """Thresholds. Margins are shares of the champion's value."""
-
-    deviance_margin: float = 0.02
-    wape_margin: float = 0.02
-    confidence: float = 0.95
-    coverage: tuple[float, float] = (0.85, 0.95)
-    refit_ratio: tuple[float, float] = (0.67, 1.5)
-    max_artefact_bytes: int = 50_000_000
-    max_predict_seconds: float = 5.0
-
-    @staticmethod
-    def of(gates: Mapping[str, Any]) -> GateRules:
-        """From a pipeline's ``gates``: objects with ``not_worse_than_champion_by, confidence, between``."""
-        given: dict[str, Any] = {}
-        for measure, name in (("deviance", "deviance_margin"), ("wape", "wape_margin")):
-            if measure in gates and gates[measure].not_worse_than_champion_by is not None:
-                given[name] = gates[measure].not_worse_than_champion_by
-        if gates:
-            given["confidence"] = max(gate.confidence for gate in gates.values())
-        if "coverage" in gates and gates["coverage"].between is not None:
-            given["coverage"] = gates["coverage"].between
-        return GateRules(**given)
+from ct_assets.training.champion_gates import FixedArtefact, artefact_gates, champion_gates
+from ct_assets.training.evaluation import BASELINES, Evaluation
+from ct_assets.training.rules import GateResult, GateRules, Kind, Verdict, unknown
 
 
 @dataclass(frozen=True)
@@ -99,15 +54,21 @@ class Decision:
 
     def __post_init__(self) -> None:
         """No gates at all is no evidence."""
-        object.__setattr__(self, "promote", bool(self.gates) and all(gate.passed for gate in self.gates))
+        passed = any(gate.passed for gate in self.gates) and not any(gate.refuses for gate in self.gates)
+        object.__setattr__(self, "promote", passed)
 
     @property
     def reason(self) -> str:
         """One sentence: why, or the first gates that stood in the way."""
-        stopped = [f"{gate.name}: {gate.reason}" for gate in self.gates if not gate.passed]
+        stopped = [f"{gate.name}: {gate.reason}" for gate in self.gates if gate.refuses]
         if stopped:
             return "; ".join(stopped)
-        return f"{self.kind}: all {len(self.gates)} gates passed" if self.gates else "no gate was evaluated"
+        passed = sum(gate.passed for gate in self.gates)
+        return f"{self.kind}: all {passed} gates passed" if self.gates else "no gate was evaluated"
+
+    def also(self, gates: Sequence[GateResult]) -> Decision:
+        """The decision with further gates."""
+        return Decision(self.kind, (*self.gates, *gates))
 
 
 def decide(
@@ -129,7 +90,7 @@ def baseline_gates(candidate: Evaluation) -> list[GateResult]:
         others = {name: candidate.mean(measure, name) for name in BASELINES}
         name = f"baselines_{measure}"
         if not candidate.folds or not all(map(math.isfinite, (own, *others.values()))):
-            results.append(_unknown(name, "< 1", "the candidate or a baseline has no finite value on every fold"))
+            results.append(unknown(name, "< 1", "the candidate or a baseline has no finite value on every fold"))
             continue
         best = min(others, key=lambda key: others[key])
         ratio = own / others[best] if others[best] > 0 else math.inf
@@ -143,60 +104,30 @@ def coverage_gate(candidate: Evaluation, rules: GateRules) -> GateResult:
     value, (low, high) = candidate.mean("coverage"), rules.coverage
     threshold = f"{low} to {high}"
     if not math.isfinite(value):
-        return _unknown("coverage_p90", threshold, "coverage is not a number on every fold")
+        return unknown("coverage_p90", threshold, "coverage is not a number on every fold")
     verdict: Verdict = "pass" if low <= value <= high else "fail"
-    return GateResult("coverage_p90", value, threshold, verdict, f"{value:.1%} of the weeks lie at or below P90")
+    text = f"{value:.1%} of the weeks lie at or below P90"
+    outside = [f"{name} ({covered:.0%} of {rows})" for name, covered, rows in _off(candidate, low, high)]
+    text += f"; warning, outside in slice {', '.join(outside)}" if outside else ""
+    return GateResult("coverage_p90", value, threshold, verdict, text)
 
 
-def champion_gates(
-    candidate: Evaluation, champion: Evaluation | None, rules: GateRules, kind: Kind
-) -> list[GateResult]:
-    """Deviance and WAPE against the champion's recipe at the same origins; the challenger's on deviance must be lower."""
-    same = champion is not None and bool(candidate.folds) and _origins(champion) == _origins(candidate)
-    results = []
-    for measure, margin in (("deviance", rules.deviance_margin), ("wape", rules.wape_margin)):
-        must_win = kind == "challenger" and measure == "deviance"
-        limit = 0.0 if must_win else margin
-        name, threshold = f"champion_{measure}", f"{'<' if must_win else '<='} {limit:+.3f}"
-        if champion is None or not same:
-            results.append(_unknown(name, threshold, "the champion's recipe was not evaluated at the same origins"))
-            continue
-        bound = upper_bound(candidate, champion, measure, rules.confidence)
-        if bound is None:
-            results.append(_unknown(name, threshold, "too few products in common, or errors that are not finite"))
-            continue
-        passed = bound < limit if must_win else bound <= limit
-        text = f"with {rules.confidence:.0%} confidence {measure} is at most {bound:+.2%} of the champion's above it"
-        results.append(GateResult(name, bound, threshold, "pass" if passed else "fail", text))
-    return results
-
-
-def upper_bound(candidate: Evaluation, champion: Evaluation, measure: str, confidence: float) -> float | None:
-    """Upper confidence bound of the candidate's relative excess loss: paired bootstrap with products as blocks.
-
-    A product's weeks stay together, because errors of one product in adjacent weeks are not independent. None when
-    there is not enough: fewer than :data:`MIN_BLOCKS` common products, or a loss that is not finite.
-    (Efron and Tibshirani 1993, chapter 8; a fixed seed: the same evidence gives the same decision.)
-    """
-    own, other = _losses(candidate, measure), _losses(champion, measure)
-    both = own.join(other, on=["origin", "stock_code"], how="inner", suffix="_champion")
-    if len(both) != len(own) or len(both) != len(other):
-        return None
-    both = both.sort("stock_code", "origin")  # the draw must not depend on the order of rows
-    blocks = both.group_by("stock_code", maintain_order=True).agg(pl.col("loss", "loss_champion").sum())
-    a, b = blocks["loss"].to_numpy(), blocks["loss_champion"].to_numpy()
-    if len(blocks) < MIN_BLOCKS or not np.isfinite(a).all() or not np.isfinite(b).all() or b.sum() <= 0:
-        return None
-    weights = np.random.default_rng(0).multinomial(len(a), np.full(len(a), 1 / len(a)), size=RESAMPLES)
-    excess = (weights @ a) / np.maximum(weights @ b, 1e-12) - 1
-    return float(np.quantile(excess, confidence))
+def _off(candidate: Evaluation, low: float, high: float) -> list[tuple[str, float, int]]:
+    """Slices whose coverage lies outside by more than twice its standard error: said, not refused."""
+    rows = pl.concat([fold.rows.select("slice", covered=pl.col("truth") <= pl.col("p90")) for fold in candidate.folds])
+    found = rows.group_by("slice").agg(pl.col("covered").mean(), rows=pl.len()).sort("slice")
+    return [
+        (name, covered, count)
+        for name, covered, count in found.iter_rows()
+        if max(low - covered, covered - high) > 2 * math.sqrt(low * (1 - low) / count)
+    ]
 
 
 def refit_gates(refit: Refit | None, rules: GateRules) -> list[GateResult]:
     """The refit on all data behaves like the model that was evaluated, survives storage, and is small and fast."""
     low, high = rules.refit_ratio
     if refit is None or refit.forecast.is_empty():
-        return [_unknown("refit_sane", f"{low} to {high}", "there is no forecast of the refitted model")]
+        return [unknown("refit_sane", f"{low} to {high}", "there is no forecast of the refitted model")]
     return [
         _sane(refit, rules),
         _same_after_loading(refit),
@@ -215,7 +146,7 @@ def _sane(refit: Refit, rules: GateRules) -> GateResult:
         return GateResult("refit_sane", None, threshold, "fail", "P50 lies above P90 for some product")
     before = float(refit.evaluated["mean"].sum()) if len(refit.evaluated) else 0.0
     if not before > 0 or len(refit.again) != len(refit.evaluated):
-        return _unknown("refit_sane", threshold, "the evaluated model gave no forecast to compare with")
+        return unknown("refit_sane", threshold, "the evaluated model gave no forecast to compare with")
     ratio = float(refit.again["mean"].sum()) / before
     verdict: Verdict = "pass" if low <= ratio <= high else "fail"
     return GateResult(
@@ -237,33 +168,23 @@ def _same_after_loading(refit: Refit) -> GateResult:
 
 def _at_most(name: str, figure: float, limit: float, unit: str) -> GateResult:
     if not math.isfinite(figure):
-        return _unknown(name, f"<= {limit:g}", "not measured")
+        return unknown(name, f"<= {limit:g}", "not measured")
     return GateResult(
         name, float(figure), f"<= {limit:g}", "pass" if figure <= limit else "fail", f"{figure:.3g} {unit}"
     )
 
 
-def _losses(evaluation: Evaluation, measure: str) -> pl.DataFrame:
-    frames = [_fold_losses(fold, measure) for fold in evaluation.folds]
-    return pl.concat(frames)
-
-
-def _fold_losses(fold: Fold, measure: str) -> pl.DataFrame:
-    truth = fold.rows["truth"].to_numpy()
-    if measure == "deviance":
-        loss = deviances(truth, fold.rows["mean"].to_numpy())
-    else:
-        loss = np.abs(truth - fold.rows["p50"].to_numpy())
-    return fold.rows.select(origin=pl.lit(fold.origin), stock_code="stock_code", loss=pl.Series(loss))
-
-
-def _origins(evaluation: Evaluation) -> Sequence[Any]:
-    return [fold.origin for fold in evaluation.folds]
-
-
-def _unknown(name: str, threshold: str, reason: str) -> GateResult:
-    return GateResult(name, None, threshold, "insufficient_evidence", reason)
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
+__all__ = [
+    "Decision",
+    "FixedArtefact",
+    "GateResult",
+    "GateRules",
+    "Kind",
+    "Refit",
+    "artefact_gates",
+    "baseline_gates",
+    "champion_gates",
+    "coverage_gate",
+    "decide",
+    "refit_gates",
+]

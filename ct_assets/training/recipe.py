@@ -22,11 +22,13 @@ from typing import Any, Protocol
 import numpy as np
 import polars as pl
 
-from ct_assets.errors import CtError
+from ct_assets.training.design import Bins, Design
+from ct_assets.training.learning import FitRules, LabelledRows, TrainingFailed, one_thread
 
 OUTPUTS = ("mean", "p50", "p90")
 LIBRARIES = ("sklearn", "lightgbm", "xgboost", "catboost")
 TARGETS = {"p50": 0.5, "p90": 0.9}
+FORMAT = 2  # of a stored model; 1 had no bins and kept the design flat
 
 
 class Fitted(Protocol):
@@ -64,44 +66,6 @@ class Recipe(Protocol):
         ...
 
 
-class TrainingFailed(CtError):
-    """No model came of it: too few rows, labels that are not finite, an estimator that could not be fitted."""
-
-
-@dataclass(frozen=True)
-class Design:
-    """How rows become numbers: each product is measured in units of its own recent level.
-
-    Trees then learn how next week differs from the level instead of the level itself, and one tree serves products
-    of 2 and of 2,000 units a day. For Poisson loss a ratio weighted by its level is the same as an offset.
-    """
-
-    relative: tuple[str, ...]
-    absolute: tuple[str, ...]
-    level_floor: float = 1 / 6  # units per open day: one a week
-
-    def level(self, frame: pl.DataFrame) -> np.ndarray:
-        """Units per open day: mean of the means of 28 and 56 days, plus the floor."""
-        return ((frame["units_mean_28"] + frame["units_mean_56"]) / 2 + self.level_floor).to_numpy().astype(np.float64)
-
-    def matrix(self, frame: pl.DataFrame) -> np.ndarray:
-        """float32 of shape (rows, features): relative ones over the level, absolute ones, the level itself."""
-        level = self.level(frame)
-        columns = [frame[name].to_numpy() / level for name in self.relative]
-        columns += [frame[name].to_numpy() for name in self.absolute]
-        return np.column_stack([*columns, level]).astype(np.float32)
-
-
-@dataclass(frozen=True)
-class FitRules:
-    """How rows are weighted and capped, how P90 is calibrated."""
-
-    half_life_days: float = 60.0  # a row so much older counts half
-    ratio_cap: float = 30.0  # outlier rule: a label above 30 times the product's level is learnt as 30 times
-    calibration_days: int = 14  # origins of the last 14 days calibrate P50/P90 and are not learnt from by P90
-    calibration_rows: int = 200  # fewer: no calibration
-
-
 Factory = Callable[[int], Any]
 _UNSEEN = "mean before the held rows"
 
@@ -134,11 +98,7 @@ class QuantileRecipe:
         return {
             "name": self.name,
             "seed": self.seed,
-            "design": {
-                "relative": list(self.design.relative),
-                "absolute": list(self.design.absolute),
-                "level_floor": self.design.level_floor,
-            },
+            "design": self.design.settings,
             "rules": vars(self.rules),
             "estimators": {name: _described(estimator) for name, estimator in made.items()},
             "sklearn": sklearn.__version__,
@@ -155,7 +115,9 @@ class QuantileRecipe:
 
         import sklearn.ensemble  # noqa: F401 - its OpenMP must be loaded before threads can be capped
 
-        rows = _Rows.of(frame, self)
+        rows, bins = LabelledRows.of(frame, self.design, self.rules), None
+        if self.design.bins:
+            rows, bins = rows.binned(self.design.bins)
         held = rows.calibration()
         earlier = rows if held is None else rows.before(held)
         jobs = {name: (make, earlier if name == "p90" else rows) for name, make in self.estimators.items()}
@@ -166,9 +128,9 @@ class QuantileRecipe:
             models = {name: job.result() for name, job in running.items()}
         factors = {name: self._factor(name, models, held) for name in OUTPUTS}
         models.pop(_UNSEEN, None)
-        return FittedQuantiles(self.design, models, factors, self.rules.ratio_cap)
+        return FittedQuantiles(self.design, models, factors, self.rules.ratio_cap, bins)
 
-    def _factor(self, output: str, models: Mapping[str, Any], held: _Rows | None) -> float:
+    def _factor(self, output: str, models: Mapping[str, Any], held: LabelledRows | None) -> float:
         """P90 is always calibrated; P50 only when it is derived from the mean (a fitted median needs no help)."""
         if held is None or output == "mean" or (output == "p50" and "p50" in models):
             return 1.0
@@ -184,32 +146,30 @@ class FittedQuantiles:
     models: Mapping[str, Any]
     factors: Mapping[str, float]
     ratio_cap: float
+    bins: Bins | None = None
 
     def predict(self, frame: pl.DataFrame) -> pl.DataFrame:
         """See :class:`Fitted`. P90 is raised to P50 where the two trees cross."""
         if frame.is_empty():
             return pl.DataFrame(schema=dict.fromkeys(OUTPUTS, pl.Float64))
         matrix, level = self.design.matrix(frame), self.design.level(frame)
-        raw: dict[str, np.ndarray] = {}
-        for output in OUTPUTS:
-            source = output if output in self.models else "mean"
-            key = f"model:{source}"
-            if key not in raw:
-                raw[key] = np.clip(self.models[source].predict(matrix), 0, self.ratio_cap)
-            raw[output] = raw[key] * level * self.factors[output]
-        raw["p90"] = np.maximum(raw["p50"], raw["p90"])
-        return pl.DataFrame({output: raw[output] for output in OUTPUTS})
+        matrix = matrix if self.bins is None else self.bins.codes(matrix)
+        # one thread: on shared cores a team of two spends most of its time waiting for each other
+        with one_thread():
+            ratios = {name: np.clip(model.predict(matrix), 0, self.ratio_cap) for name, model in self.models.items()}
+        found = {name: ratios.get(name, ratios["mean"]) * level * self.factors[name] for name in OUTPUTS}
+        found["p90"] = np.maximum(found["p50"], found["p90"])
+        return pl.DataFrame(found)
 
     def payload(self) -> dict[str, Any]:
         """See :class:`Fitted`."""
         return {
-            "format": 1,
-            "relative": list(self.design.relative),
-            "absolute": list(self.design.absolute),
-            "level_floor": self.design.level_floor,
+            "format": FORMAT,
+            "design": self.design.settings,
             "models": dict(self.models),
             "factors": {name: float(value) for name, value in self.factors.items()},
             "ratio_cap": self.ratio_cap,
+            "edges": None if self.bins is None else self.bins.payload(),
         }
 
 
@@ -220,11 +180,10 @@ def rebuild(settings: Mapping[str, Any]) -> QuantileRecipe:
     :data:`LIBRARIES` are made. Raises ValueError when the settings cannot be read.
     """
     try:
-        design = settings["design"]
         return QuantileRecipe(
             settings["name"],
             settings["seed"],
-            Design(tuple(design["relative"]), tuple(design["absolute"]), design["level_floor"]),
+            Design.of(settings["design"]),
             {name: _factory(parameters) for name, parameters in settings["estimators"].items()},
             FitRules(**settings["rules"]),
         )
@@ -243,70 +202,31 @@ def _factory(described: Mapping[str, Any]) -> Factory:
     return lambda seed: made(**parameters)
 
 
-def restore(payload: Mapping[str, Any]) -> FittedQuantiles:
-    """The model that gave ``payload``; ValueError for a format this code does not know."""
-    if payload.get("format") != 1:
-        raise ValueError(f"model format {payload.get('format')!r} is not known here (known: 1)")
-    design = Design(tuple(payload["relative"]), tuple(payload["absolute"]), payload["level_floor"])
-    return FittedQuantiles(design, payload["models"], payload["factors"], payload["ratio_cap"])
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """Labelled rows as arrays; ``age`` in days before the newest origin."""
-
-    matrix: np.ndarray
-    ratio: np.ndarray
-    weight: np.ndarray
-    age: np.ndarray
-    rules: FitRules
-
-    @classmethod
-    def of(cls, frame: pl.DataFrame, recipe: QuantileRecipe) -> _Rows:
-        if frame.is_empty():
-            raise TrainingFailed("no labelled rows: no origin has a matured label yet")
-        label = frame["label_per_open_day"].to_numpy().astype(np.float64)
-        if not np.isfinite(label).all() or (label < 0).any():
-            raise TrainingFailed(f"{int((~np.isfinite(label) | (label < 0)).sum())} labels are not finite numbers >= 0")
-        level = recipe.design.level(frame)
-        newest = frame["origin"].max()
-        age = frame.select((pl.lit(newest) - pl.col("origin")).dt.total_days()).to_series().to_numpy()
-        weight = level * frame["label_open_days"].to_numpy() * 0.5 ** (age / recipe.rules.half_life_days)
-        ratio = np.minimum(label / level, recipe.rules.ratio_cap)
-        return cls(recipe.design.matrix(frame), ratio, weight, age, recipe.rules)
-
-    def where(self, mask: np.ndarray) -> _Rows:
-        return _Rows(self.matrix[mask], self.ratio[mask], self.weight[mask], self.age[mask], self.rules)
-
-    def calibration(self) -> _Rows | None:
-        """The newest origins, when they and what remains before them are enough."""
-        recent = self.age < self.rules.calibration_days
-        older = self.age >= self.rules.calibration_days + 7
-        if recent.sum() < self.rules.calibration_rows or older.sum() < self.rules.calibration_rows:
-            return None
-        return self.where(recent)
-
-    def before(self, held: _Rows) -> _Rows:
-        """Rows whose label ended before the first origin held out."""
-        return self.where(self.age >= held.age.max() + 7)
-
-    def fitted(self, estimator: Any) -> Any:
-        from threadpoolctl import threadpool_limits
-
-        try:
-            # one thread an estimator: two OpenMP teams on shared cores wait for each other (4-7 times slower)
-            with threadpool_limits(1, user_api="openmp"):
-                return estimator.fit(self.matrix, self.ratio, sample_weight=self.weight)
-        except (ValueError, FloatingPointError, MemoryError) as error:
-            raise TrainingFailed(f"{type(estimator).__name__} could not be fitted: {error}") from error
-
-    def factor(self, model: Any, level: float) -> float:
-        """Split conformal scaling (Vovk; Romano et al. 2019): the factor that covers ``level`` of the held rows."""
-        predicted = np.clip(model.predict(self.matrix), 0, self.rules.ratio_cap)
-        share = self.ratio / np.maximum(predicted, 1e-6)
-        return float(np.clip(np.quantile(share, level, method="higher"), 0.25, 4.0))
-
-
 def _described(estimator: Any) -> dict[str, Any]:
     parameters = estimator.get_params() if hasattr(estimator, "get_params") else {}
     return {"class": f"{type(estimator).__module__}.{type(estimator).__qualname__}", **parameters}
+
+
+def restore(payload: Mapping[str, Any]) -> FittedQuantiles:
+    """The model that gave ``payload``; ValueError for a format this code does not know."""
+    if payload.get("format") not in (1, FORMAT):
+        raise ValueError(f"model format {payload.get('format')!r} is not known here (known: 1 and {FORMAT})")
+    edges = payload.get("edges")
+    bins = None if edges is None else Bins.restore(edges)
+    return FittedQuantiles(
+        Design.of(payload.get("design", payload)), payload["models"], payload["factors"], payload["ratio_cap"], bins
+    )
+
+
+__all__ = [
+    "OUTPUTS",
+    "Design",
+    "FitRules",
+    "Fitted",
+    "FittedQuantiles",
+    "QuantileRecipe",
+    "Recipe",
+    "TrainingFailed",
+    "rebuild",
+    "restore",
+]

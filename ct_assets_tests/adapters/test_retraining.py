@@ -13,8 +13,8 @@ import pytest
 from ct_assets.adapters import champion as pointer
 from ct_assets.adapters import forecasts
 from ct_assets.adapters.artefacts import ArtefactRefused
+from ct_assets.adapters.folds import LedgerFolds
 from ct_assets.adapters.retraining import (
-    LedgerFolds,
     NoChampion,
     Trained,
     TrainingInputs,
@@ -24,9 +24,10 @@ from ct_assets.adapters.retraining import (
     train_candidate,
 )
 from ct_assets.adapters.storage import LocalStorage
+from ct_assets.adapters.training_data import Window
 from ct_assets.settings import load
 from ct_assets.training.candidate import dataset
-from ct_assets_tests.adapters.published_days import bring, sample
+from ct_assets_tests.adapters.published_days import bring, corrected, day_of, sample
 from ct_assets_tests.training.panels import evaluation, tables
 
 JOB = TrainingJob("demand", "ct_assets.training.demand:recipe", "run-1", code_version="test-1")
@@ -186,3 +187,17 @@ def test_the_whole_way_from_delivered_files(tmp_path: Path, pg_url: str, storage
         measured.mean("deviance", b) for b in ("mean_28", "croston_tsb", "last_week")
     )
     assert measured.mean("wape") < min(measured.mean("wape", b) for b in ("mean_28", "median_28", "last_week"))
+
+    bring(settings, [corrected(files[20], tmp_path / "again")])  # published long after every fold's origin
+    later = read_inputs(pg_url)
+    assert later.data.digest != inputs.data.digest  # the refit learns from the correction
+    assert [fold.digest for fold in later.data.folds] == [fold.digest for fold in inputs.data.folds]
+    day, column = later.data.panel.index(day_of(files[20])), "units"
+    for fold in later.data.folds:
+        then, now = (panel.measures[column][:, day].sum() for panel in (fold.panel, later.data.panel))
+        assert now > 2 * then  # three times the sales, but for what is no plain number
+    again = train_candidate(pg_url, storage, run(2), later)
+    assert again.candidate.evaluation.summary() == measured.summary()  # kept, none computed again
+    asked = read_inputs(pg_url, Window(reading="corrected"))
+    assert asked.data.digest == later.data.digest
+    assert not {fold.digest for fold in asked.data.folds} & {fold.digest for fold in inputs.data.folds}

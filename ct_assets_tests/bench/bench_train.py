@@ -21,8 +21,9 @@ import polars as pl
 
 from ct_assets.cli.output import table
 from ct_assets.contracts.odcs import load_contract
+from ct_assets.features.training_set import HORIZON_DAYS
 from ct_assets.ingest.judge import Judgement
-from ct_assets.training.candidate import Contest, dataset, train
+from ct_assets.training.candidate import Contest, Dataset, dataset, forecast, train
 from ct_assets.training.demand import recipe
 from ct_assets.training.evaluation import Evaluation, evaluate_fold
 from ct_assets.training.recipe import FittedQuantiles
@@ -80,6 +81,21 @@ def acceptance(found: Evaluation) -> tuple[str, bool]:
     )
 
 
+def daily_coverage(data: Dataset) -> dict[str, float]:
+    """Share of days at or below the day's share of the week's P50 and P90, over all folds."""
+    hits, count = {"p50": 0, "p90": 0}, 0
+    for fold in data.folds:
+        _, fitted = evaluate_fold(recipe(), fold.panel, fold.at)
+        days = forecast(fitted, fold.panel, fold.at).daily
+        at = fold.panel.net(slice(0, fold.panel.days), fold.at + HORIZON_DAYS)
+        codes = {code: row for row, code in enumerate(fold.panel.codes)}
+        truth = [at[codes[code], fold.panel.index(day)] for code, day in days.select("stock_code", "day").iter_rows()]
+        count += len(truth)
+        for name in hits:
+            hits[name] += int((pl.Series(truth) <= days[name]).sum())
+    return {name: hit / count for name, hit in hits.items()}
+
+
 def _kept_as_it_is(fitted: FittedQuantiles) -> tuple[FittedQuantiles, int]:
     return fitted, 1
 
@@ -101,6 +117,10 @@ def main() -> int:
     print(table(found.table()))
     for name, values in found.summary()["slices"].items():
         print(f"slice {name:7} " + ", ".join(f"{key} {value:.4g}" for key, value in values.items()))
+    shares = daily_coverage(data)
+    print(
+        f"single days at or below their share of the week's P50: {shares['p50']:.3f}, of its P90: {shares['p90']:.3f}"
+    )
     seconds = []
     kept: dict = {}
     for _ in range(2):

@@ -53,6 +53,14 @@ def test_the_ways_a_run_ends(environment: dict[str, str], tmp_path: Path):
     assert "'Qty'" in rejected.stderr
     again = ct(environment, "run", "--pipeline", "sales")
     assert (again.returncode, "nothing new was delivered" in again.stdout) == (0, True)
+    assert (
+        "STANDING 1 open incidents from earlier, 1 of them rejected deliveries: 2011-01-09 missing_column"
+        in again.stderr
+    )
+    assert "`ct status --pipeline sales`" in again.stderr
+    assert "STANDING" not in rejected.stderr, "the run that rejects it says REJECTED"
+    status = json.loads(ct(environment, "status", "--pipeline", "sales", "--json").stdout)
+    assert [(row["day"], row["rule"]) for row in status["incidents"]] == [("2011-01-09", "missing_column")]
 
 
 @pytest.mark.slow

@@ -13,6 +13,24 @@ import polars as pl
 
 START = dt.date(2011, 1, 3)  # a Monday
 CLOSED_WEEKDAY = 5
+DAILY = {
+    "day": pl.Date,
+    "stock_code": pl.String,
+    "units": pl.Int64,
+    "revenue": pl.Float64,
+    "orders": pl.Int64,
+    "units_returned": pl.Int64,
+}
+LINES = {
+    "day": pl.Date,
+    "_line": pl.Int64,
+    "invoice_no": pl.String,
+    "stock_code": pl.String,
+    "quantity": pl.Int64,
+    "invoice_date": pl.Datetime("us", "UTC"),
+    "customer_id": pl.String,
+}
+"""Columns of the two published tables that features and labels are made from."""
 
 
 @dataclass(frozen=True)
@@ -65,32 +83,8 @@ def tables(lines: list[Line]) -> tuple[pl.DataFrame, pl.DataFrame]:
         when = dt.datetime.combine(line.day, dt.time(9), dt.UTC) + dt.timedelta(seconds=number % 30_000)
         invoice = f"{'C' if cancels else ''}{500_000 + number}"
         rows.append((line.day, number, invoice, line.code, line.quantity, when, line.customer))
-    daily_frame = pl.DataFrame(
-        [(*key, *values) for key, values in sorted(daily.items())],
-        schema={
-            "day": pl.Date,
-            "stock_code": pl.String,
-            "units": pl.Int64,
-            "revenue": pl.Float64,
-            "orders": pl.Int64,
-            "units_returned": pl.Int64,
-        },
-        orient="row",
-    )
-    lines_frame = pl.DataFrame(
-        rows,
-        schema={
-            "day": pl.Date,
-            "_line": pl.Int64,
-            "invoice_no": pl.String,
-            "stock_code": pl.String,
-            "quantity": pl.Int64,
-            "invoice_date": pl.Datetime("us", "UTC"),
-            "customer_id": pl.String,
-        },
-        orient="row",
-    )
-    return daily_frame, lines_frame
+    totals = [(*key, *values) for key, values in sorted(daily.items())]
+    return pl.DataFrame(totals, schema=DAILY, orient="row"), pl.DataFrame(rows, schema=LINES, orient="row")
 
 
 def net_units(lines: list[Line], known_on: dt.date) -> dict[tuple[dt.date, str], int]:

@@ -45,6 +45,11 @@ def _product(known: list[Line], net: dict, opens: list[dt.date], code: str, day:
         return sum(values) / len(values)
 
     sold = [d for d in window(112) if net.get((d, code), 0) > 0]
+
+    def seen(days: int) -> float:
+        since = [d for d in window(days) if d >= min(sold) or (day - d).days < 7]
+        return sum(units(days)) / len(since)
+
     last = [x for x in gross(112) if x.day == max(y.day for y in gross(112))]
     price_last = sum(x.quantity * x.price for x in last) / sum(x.quantity for x in last)
     mean_price = None
@@ -60,6 +65,7 @@ def _product(known: list[Line], net: dict, opens: list[dt.date], code: str, day:
         "units_lag_1": net.get((day, code), 0),
         "units_lag_7": net.get((day - dt.timedelta(6), code), 0),
         **{f"units_mean_{n}": mean(units(n)) for n in (7, 14, 28, 56, 112)},
+        **{f"units_seen_{n}": seen(n) for n in (28, 56)},
         **{f"sold_share_{n}": mean([float(v > 0) for v in units(n)]) for n in (28, 112)},
         "units_median_28": statistics.median(units(28)),
         "units_max_28": max(units(28)),

@@ -9,17 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ct_assets.features.netting import COLUMNS, matched_cancellations
+from ct_assets_tests.features.shop import LINES
 
 START = dt.date(2011, 1, 1)
-SCHEMA = {
-    "day": pl.Date,
-    "_line": pl.Int64,
-    "invoice_no": pl.String,
-    "stock_code": pl.String,
-    "quantity": pl.Int64,
-    "invoice_date": pl.Datetime("us", "UTC"),
-    "customer_id": pl.String,
-}
 Row = tuple[int, int, bool, str, int, str | None]  # day, minute, cancels, code, size, customer
 
 rows = st.lists(
@@ -41,7 +33,7 @@ def frame(events: list[Row]) -> pl.DataFrame:
         when = dt.datetime.combine(START, dt.time(9, minute), dt.UTC) + dt.timedelta(days=day)
         number = f"{'C' if cancels else ''}{500000 + line}"
         made.append((when.date(), line, number, code, -size if cancels else size, when, customer))
-    return pl.DataFrame(made, schema=SCHEMA, orient="row").select(COLUMNS)
+    return pl.DataFrame(made, schema=LINES, orient="row").select(COLUMNS)
 
 
 def oracle(events: list[Row]) -> list[tuple[str, int, int, int]]:

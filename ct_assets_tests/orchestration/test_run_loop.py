@@ -55,9 +55,15 @@ def test_a_rejected_day_does_not_stop_the_others(passes: Passes, tmp_path: Path)
         assert passes.green(key) == set(iso(FRIDAY, MONDAY)), "a rejected day has nothing downstream"
     assert not passes.check("deliveries_accepted").passed
     assert passes.check("table_equals_ledger").passed
+    assert report.standing == []
+    again = passes.run()
+    assert (again.ok, again.nothing_new) == (True, True), "decided and recorded: this run rejected nothing"
+    assert [(row["day"], row["rule"]) for row in again.standing] == [(SUNDAY, "missing_column")]
+    assert again.standing[0]["delivery_id"] == report.rejected[0]["delivery_id"]
     mended = write_day(tmp_path / "mended", SUNDAY, suffix="-v2")
     passes.deliver(mended)
-    assert passes.run().ok
+    last = passes.run()
+    assert (last.ok, last.standing) == (True, [])
     assert passes.check("deliveries_accepted").passed
     assert passes.green(FEATURES) == set(iso(FRIDAY, SUNDAY, MONDAY))
 

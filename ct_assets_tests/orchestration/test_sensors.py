@@ -62,8 +62,9 @@ def test_only_complete_files_of_the_inbox_are_taken(passes: Passes, tmp_path: Pa
     assert [r.partition_key for r in tick(passes, "sales_landing", installation)] == [DAY.isoformat()]
 
 
+@pytest.mark.fault("F24")
 @pytest.mark.parametrize(("age", "open_incidents"), [(4, 0), (5, 1)])
-def test_a_quiet_supplier_is_one_incident_and_never_a_run(
+def test_f24_a_quiet_supplier_is_one_incident_and_never_a_run(
     passes: Passes, tmp_path: Path, age: int, open_incidents: int
 ):
     passes.deliver(write_day(tmp_path, DAY))

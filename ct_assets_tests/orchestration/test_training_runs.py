@@ -44,7 +44,7 @@ def test_new_data_is_one_training_and_a_candidate_without_evidence_never_leads(p
     assert newest is not None
     assert newest.metadata["cut-off"].value == DAYS[-2].isoformat()
     assert newest.metadata["promoted"].value is False
-    assert str(newest.metadata["quality by version"].value).startswith("![quality by version")
+    assert str(newest.metadata["quality by version"].value).startswith("![Version 1, not promoted")
     keys = [dg.AssetCheckKey(MODEL, name) for name in ("promotion", "baselines", "sanity")]
     found = passes.instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
     assert found[keys[0]].status.value == "FAILED"

@@ -16,7 +16,7 @@ from ct_assets.sampling.demand import SampleOptions
 from ct_assets.sampling.sales import file_name, open_days_within
 from ct_assets.sampling.truth import daily_truth
 from ct_assets.training.demand import recipe
-from ct_assets.training.evaluation import BASELINES, evaluate
+from ct_assets.training.evaluation import BASELINES, FoldOrigin, evaluate
 
 CONTRACT = Path(__file__).resolve().parents[2] / "ct_assets/defs/merchandising/sales/contracts/sales_lines.odcs.yaml"
 RENAMED = {
@@ -44,7 +44,7 @@ def panel_of(options: SampleOptions) -> Panel:
 @pytest.mark.parametrize("seed", [7, 23])
 def test_the_model_beats_every_baseline_on_sample_data(seed: int) -> None:
     panel = panel_of(SampleOptions(days=90, seed=seed))
-    found = evaluate(recipe(), panel, weekly_origins(panel, 4))
+    found = evaluate(recipe(), [FoldOrigin(panel, at) for at in weekly_origins(panel, 4)])
     assert len(found.folds) == 4
     for name in BASELINES:
         assert found.mean("deviance") < 0.9 * found.mean("deviance", name), name

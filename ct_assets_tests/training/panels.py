@@ -13,6 +13,7 @@ import polars as pl
 
 from ct_assets.features.panel import Panel, build_panel
 from ct_assets.training.evaluation import BASELINES, Evaluation, Fold
+from ct_assets_tests.features.shop import LINES
 
 START = dt.date(2011, 1, 3)
 
@@ -44,18 +45,7 @@ def tables(days: int = 100, products: int = 60) -> tuple[pl.DataFrame, pl.DataFr
     daily = daily.with_columns(
         revenue=pl.col("units") * 2.0, orders=pl.lit(1, pl.Int64), units_returned=pl.lit(0, pl.Int64)
     )
-    lines = pl.DataFrame(
-        schema={
-            "day": pl.Date,
-            "_line": pl.Int64,
-            "invoice_no": pl.String,
-            "stock_code": pl.String,
-            "quantity": pl.Int64,
-            "invoice_date": pl.Datetime("us", "UTC"),
-            "customer_id": pl.String,
-        }
-    )
-    return daily, lines
+    return daily, pl.DataFrame(schema=LINES)
 
 
 def evaluation(

@@ -88,18 +88,18 @@ def test_a_fold_comes_back_from_json_as_it_was() -> None:
 def test_folds_that_were_computed_are_not_computed_again() -> None:
     data = dataset(*tables())
     recipe, kept = Counting(small()), {}
-    first = evaluate(recipe, data.panel, data.origins, kept, data.origin_digests)
-    second = evaluate(recipe, data.panel, data.origins, kept, data.origin_digests)
+    first = evaluate(recipe, data.folds, kept)
+    second = evaluate(recipe, data.folds, kept)
     assert recipe.fits == 4
     assert all(a.rows.equals(b.rows) for a, b in zip(first.folds, second.folds, strict=True))
     other = Counting(small(seed=4))
-    evaluate(other, data.panel, data.origins, kept, data.origin_digests)
+    evaluate(other, data.folds, kept)
     assert other.fits == 4
     daily, lines = tables()
-    newest = max(data.origin_digests)
+    newest = data.origins[-1]
     changed = daily.with_columns(units=pl.col("units") + (pl.col("day") == data.panel.day(newest + 3)).cast(pl.Int64))
     late = dataset(changed, lines)
-    evaluate(recipe, late.panel, late.origins, kept, late.origin_digests)
+    evaluate(recipe, late.folds, kept)
     assert recipe.fits == 5  # only the fold whose week was corrected
 
 
@@ -150,8 +150,9 @@ def test_a_champion_that_cannot_be_refitted_is_no_evidence() -> None:
     assert made.decision.kind == "challenger"
     assert not made.decision.promote
     assert {g.name: g.verdict for g in made.decision.gates if not g.passed} == {
-        "champion_deviance": "insufficient_evidence",
-        "champion_wape": "insufficient_evidence",
+        f"{gate}_{measure}": "insufficient_evidence"
+        for gate in ("champion", "slices")
+        for measure in ("deviance", "wape")
     }
 
 
@@ -172,3 +173,18 @@ def test_a_trainer_is_found_by_its_name_or_the_nearest_is_told() -> None:
         load_recipe("ct_assets.training.demand:recipes", 5)
     with pytest.raises(UsageError, match="no_such_module"):
         load_recipe("no_such_module:recipe", 5)
+
+
+def test_calibration_by_tenths_is_what_counting_says() -> None:
+    found = evaluation()
+    rows = sorted((row for fold in found.folds for row in fold.rows.to_dicts()), key=lambda row: row["mean"])
+    groups = found.calibration()
+    assert len(groups) == 10
+    for number, group in enumerate(groups):
+        part = rows[number * 80 : (number + 1) * 80]
+        assert group["rows"] == len(part) == 80
+        assert group["forecast"] == pytest.approx(np.mean([row["mean"] for row in part]))
+        assert group["truth"] == pytest.approx(np.mean([row["truth"] for row in part]))
+        assert group["p90"] == pytest.approx(np.mean([row["truth"] <= row["p90"] for row in part]))
+        assert group["p50"] == pytest.approx(np.mean([row["truth"] <= row["p50"] for row in part]))
+    assert Evaluation("none", ()).calibration() == []

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from ct_assets.training.comparison import upper_bound
 from ct_assets.training.gates import (
     Decision,
     GateRules,
@@ -17,7 +18,6 @@ from ct_assets.training.gates import (
     coverage_gate,
     decide,
     refit_gates,
-    upper_bound,
 )
 from ct_assets.training.measures import deviances
 from ct_assets_tests.training.panels import evaluation
@@ -163,3 +163,19 @@ def test_the_order_of_products_does_not_matter() -> None:
         other, folds=tuple(replace(f, rows=f.rows.sample(fraction=1, shuffle=True, seed=1)) for f in other.folds)
     )
     assert np.isclose(upper_bound(own, mixed, "wape", 0.95) or 0, upper_bound(own, other, "wape", 0.95) or 1)
+
+
+def test_a_slice_outside_the_band_is_said_and_does_not_refuse() -> None:
+    found, wide = evaluation(), GateRules(coverage=(0.6, 0.99))
+    is_low, odd = pl.col("slice") == "low", pl.int_range(pl.len()) % 2 == 1
+    p90 = pl.when(is_low & odd).then(pl.lit(-1.0)).otherwise("p90")  # below every truth: half of one slice is missed
+    gate = coverage_gate(
+        replace(found, folds=tuple(replace(f, rows=f.rows.with_columns(p90=p90)) for f in found.folds)), wide
+    )
+    rows = pl.concat([fold.rows.with_columns(p90=p90) for fold in found.folds])
+    share = (rows.filter(is_low)["truth"] <= rows.filter(is_low)["p90"]).to_numpy().mean()
+    assert share < 0.55
+    assert gate.verdict == "pass"
+    assert f"warning, outside in slice low ({share:.0%} of {int((rows['slice'] == 'low').sum())})" in gate.reason
+    assert "high (" not in gate.reason
+    assert "warning" not in coverage_gate(found, wide).reason

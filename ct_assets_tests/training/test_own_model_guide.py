@@ -39,7 +39,7 @@ def trainer(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
 def test_the_guides_training_set_has_the_columns_it_names() -> None:
     (block,) = [block for block in BLOCKS if "to_pandas" in block]
     code = "\n".join(line for line in block.splitlines() if "read_sales" not in line and not line.startswith("url"))
-    names = {"sales": types.SimpleNamespace(daily=tables()[0], lines=tables()[1])}
+    names = {"sales": types.SimpleNamespace(daily=tables()[0], lines=tables()[1], revisions=None)}
     exec(compile(code, str(GUIDE), "exec"), names)
     columns = names["frame"].columns  # type: ignore[attr-defined]
     assert columns[:2] == ["origin", "stock_code"]
@@ -66,7 +66,10 @@ def test_the_guides_trainer_is_stored_and_loaded_once_its_types_are_named(
 
 def test_the_guides_comparison_gives_a_summary(trainer: types.ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     (block,) = [block for block in BLOCKS if "evaluate(recipe(7)" in block]
-    names = {"sales": types.SimpleNamespace(daily=tables()[0], lines=tables()[1]), "recipe": trainer.__dict__["recipe"]}
+    names = {
+        "sales": types.SimpleNamespace(daily=tables()[0], lines=tables()[1], revisions=None),
+        "recipe": trainer.__dict__["recipe"],
+    }
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="X does not have valid feature names")
         exec(compile(block, str(GUIDE), "exec"), names)

@@ -110,8 +110,8 @@ def test_an_estimator_of_another_library_is_a_recipe(rows: pl.DataFrame, later: 
 def test_a_payload_restores_the_same_model(rows: pl.DataFrame, later: pl.DataFrame) -> None:
     fitted = small().fit(rows)
     assert restore(fitted.payload()).predict(later).equals(fitted.predict(later))
-    with pytest.raises(ValueError, match="format 2"):
-        restore({**fitted.payload(), "format": 2})
+    with pytest.raises(ValueError, match="format 3"):
+        restore({**fitted.payload(), "format": 3})
 
 
 def test_a_recipe_is_rebuilt_from_its_stored_settings(rows: pl.DataFrame, later: pl.DataFrame) -> None:

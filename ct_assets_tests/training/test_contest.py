@@ -1,0 +1,93 @@
+"""The whole way with planted candidates: the better one leads, the worse one does not, and why."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+
+from ct_assets.features.panel import build_panel
+from ct_assets.training.candidate import Candidate, Contest, Incumbent, dataset, train
+from ct_assets.training.design import Design
+from ct_assets.training.evaluation import training_rows
+from ct_assets.training.gates import GateRules
+from ct_assets.training.recipe import FittedQuantiles, QuantileRecipe, Recipe
+from ct_assets_tests.training.panels import START, tables
+from ct_assets_tests.training.test_recipe import small
+
+RULES = GateRules(coverage=(0.5, 1.0))  # coverage is not the question here
+
+
+def no_better_than_the_level(seed: int = 3) -> QuantileRecipe:
+    """It sees nothing but the level: the waves of the panel escape it."""
+    from sklearn.dummy import DummyRegressor
+
+    return QuantileRecipe("level", seed, Design((), ()), {"mean": lambda s: DummyRegressor()})
+
+
+def contest(recipe: Recipe, champion: Recipe, incumbent: Incumbent | None = None, data=None) -> Candidate:
+    data = dataset(*tables()) if data is None else data
+    return train(data, recipe, Contest(champion, incumbent, RULES), lambda fitted: (fitted, 1000), clock=lambda: 0.0)
+
+
+def verdicts(made: Candidate) -> dict[str, str]:
+    return {gate.name: gate.verdict for gate in made.decision.gates}
+
+
+def test_a_better_challenger_leads() -> None:
+    made = contest(small(), no_better_than_the_level())
+    assert made.decision.kind == "challenger"
+    assert made.decision.promote, made.decision.reason
+
+
+def test_a_worse_challenger_does_not() -> None:
+    made = contest(no_better_than_the_level(), small())
+    assert not made.decision.promote
+    found = verdicts(made)
+    assert (found["champion_deviance"], found["slices_deviance"]) == ("fail", "fail")
+
+
+def short_sighted(seed: int = 3) -> QuantileRecipe:
+    """It looks back 28 days at most."""
+    design = Design(("units_mean_7", "units_mean_14"), ("units_lag_1",), level_of=("units_mean_28",))
+    return QuantileRecipe("short", seed, design, small().estimators)
+
+
+def test_a_refresh_on_data_gone_bad_is_refused_by_the_champions_own_model() -> None:
+    """Both sides of a refresh have one recipe, so refitting tells nothing; the model made before the damage does.
+
+    Planted: for three weeks half of the rows are 40 times too large. What is learnt from them is wrong; the champion
+    was made before, and forecasts the newest week, and the 28 days that it looks at, from clean days.
+    """
+    daily, lines = tables()
+    champion: FittedQuantiles = short_sighted().fit(training_rows(build_panel(daily, lines), 60))
+    at = dataset(daily, lines).origins[-1]
+    begin, end = (START + dt.timedelta(days=day) for day in (at - 50, at - 28))
+    factor = pl.Series(np.random.default_rng(1).choice([1, 40], len(daily)))
+    bad = pl.col("units") * pl.when(pl.col("day").is_between(begin, end)).then(factor).otherwise(1)
+    data = dataset(daily.with_columns(units=bad), lines)
+    data = replace(data, folds=data.folds[-1:])
+    made = contest(short_sighted(), short_sighted(), Incumbent(START + dt.timedelta(days=60), lambda: champion), data)
+    found = verdicts(made)
+    assert made.decision.kind == "refresh"
+    assert (found["champion_deviance"], found["slices_deviance"]) == ("pass", "pass")  # by construction
+    assert found["artefact_deviance"] == "fail", made.decision.reason
+    assert not made.decision.promote
+    clean = dataset(daily, lines)
+    again = contest(short_sighted(), short_sighted(), Incumbent(START + dt.timedelta(days=60), lambda: champion), clean)
+    assert verdicts(again)["artefact_deviance"] == "pass"
+
+
+def test_the_champions_model_is_not_even_loaded_while_no_week_is_later() -> None:
+    def load() -> FittedQuantiles:
+        raise AssertionError("loaded")
+
+    newest = START + dt.timedelta(days=99)
+    made = contest(small(), small(), Incumbent(newest, load))
+    assert verdicts(made)["artefact_deviance"] == "not_applicable"
+    assert made.decision.promote, made.decision.reason
+    old = contest(small(), small(), Incumbent(START + dt.timedelta(days=50), load))
+    assert verdicts(old)["artefact_deviance"] == "insufficient_evidence"
+    assert not old.decision.promote
