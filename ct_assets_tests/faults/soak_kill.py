@@ -1,17 +1,18 @@
-"""The kill soak: publishers die by SIGKILL at named points, others come after them, and the tables equal an oracle.
+"""The kill soak: processes die by SIGKILL at named points, others come after them, and the tables equal an oracle.
 
-What goes here: the soak (`python -m ct_assets_tests.faults.soak_kill --kills 100 --seed N`) and its oracle in plain
-Python. What does not: the publisher that dies (``victim``).
+What goes here: the soak (`python -m ct_assets_tests.faults.soak_kill --kills 100 --seed N`). What does not: the process
+that dies (``victim``), what the tables must hold (``soak_sales``, ``soak_models``).
 
-Every kill falls at a point between the first staged row and the commit, in a process of its own. After each one readers
-must see exactly what they saw before, and no row of the dead attempt may be left. At the end the clean tables, the
-rollup and the quarantine are compared, value by value, with what csv and decimal make of the files.
+Every kill falls at a point between the first row and the commit of a delivery, a feature build, a promotion or a
+forecast, in a process of its own. After each one readers must see exactly what they saw before, and no row of the dead
+attempt may be left. At the end clean tables, rollup and quarantine are compared, value by value, with what csv and
+decimal make of the files; features with a twin that nobody killed; champion and forecast with the last step that was
+not killed.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import datetime as dt
 import os
 import random
@@ -22,21 +23,21 @@ import sys
 import tempfile
 from collections import Counter
 from dataclasses import dataclass, field
-from decimal import Decimal
 from pathlib import Path
-from typing import Any
-from zoneinfo import ZoneInfo
 
 import psycopg
 
 from ct_assets.adapters import landing
-from ct_assets.adapters.crash import STAGED_POINTS
-from ct_assets.settings import load
+from ct_assets.adapters.crash import FEATURE_POINTS, FORECAST_POINTS, MODEL_POINTS, STAGED_POINTS, UNCOMMITTED_POINTS
+from ct_assets.settings import Settings, load
+from ct_assets_tests.faults.soak_models import compare_features, compare_forecasts, compare_models
+from ct_assets_tests.faults.soak_sales import LARGE_ROWS, compare, write_file
 
-HEADER = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country"
-LONDON = ZoneInfo("Europe/London")
 FIRST = dt.date(2011, 3, 1)
-LARGE_ROWS = 90_000  # about 6 MB: more than one block, so that there is a second batch of rows to die in
+ROOT = Path(__file__).resolve().parents[2]
+LEAST_HITS = 5
+# Of these every row is compared after a kill; of the tables in `store` and of the quarantine how many there are.
+LEDGER = ("publication", "delivery", "feature_version", "model_version", "champion", "champion_history", "forecast")
 
 
 @dataclass
@@ -49,161 +50,137 @@ class Outcome:
     differences: list[str] = field(default_factory=list)
     publications: int = 0
     days: int = 0
+    runs: list[str] = field(default_factory=list)
+    forecasts: list[int] = field(default_factory=list)
+
+    @property
+    def few(self) -> list[str]:
+        """Points that were hit too seldom to say anything (none when there were too few kills for all of them)."""
+        if self.kills < LEAST_HITS * len(UNCOMMITTED_POINTS):
+            return []
+        return [point for point in UNCOMMITTED_POINTS if self.hits[point] < LEAST_HITS]
 
     def __str__(self) -> str:
         """The lines a person reads."""
-        hits = ", ".join(f"{point} {self.hits[point]}" for point in STAGED_POINTS)
-        found = f"{len(self.differences)} differences"
-        return (
-            f"seed {self.seed}: {self.kills} kills ({hits}); {self.days} days, {self.publications} publications; {found}"
-            + "".join(f"\n  {difference}" for difference in self.differences[:10])
+        lines = [f"{point:<20} {self.hits[point]:>4} kills" for point in UNCOMMITTED_POINTS]
+        lines.append(
+            f"seed {self.seed}: {self.kills} kills; {self.days} days, {self.publications} publications,"
+            f" {len(self.runs)} model versions, {len(self.forecasts)} forecasts; {len(self.differences)} differences"
         )
+        lines += [f"  {difference}" for difference in self.differences[:10]]
+        lines += [f"hit fewer than {LEAST_HITS} times: {', '.join(self.few)}"] * bool(self.few)
+        return "\n".join(lines)
 
 
-def write_file(path: Path, day: dt.date, rows: int, rng: random.Random) -> None:
-    """A delivery with cancellations, services, guests, duplicates and at most a tenth of broken lines."""
-    with path.open("w", encoding="utf-8", newline="") as out:
-        out.write(HEADER + "\n")
-        for i in range(rows):
-            cancelled, broken = rng.random() < 0.05, rng.random() < 0.03
-            quantity = 0 if broken else rng.randint(1, 40) * (-1 if cancelled else 1)
-            code = "POST" if rng.random() < 0.02 else str(20_000 + rng.randrange(60))
-            line = (
-                f"{'C' if cancelled else ''}{536_000 + i // 4},{code},THING {rng.randrange(5)},{quantity},"
-                f"{day} {8 + i % 10:02d}:{i % 60:02d}:00,{rng.randrange(1, 2000) / 100},"
-                f"{rng.choice(['', '17850.0', '12583.0'])},{rng.choice(['France', 'EIRE'])}\n"
-            )
-            out.write(line * (2 if rng.random() < 0.01 else 1))
-
-
-def oracle(path: Path) -> tuple[Counter[tuple], dict[str, tuple], set[int]]:
-    """Good rows as a multiset, the day's rollup per product, and the lines in quarantine: csv and decimal only."""
-    good: Counter[tuple] = Counter()
-    rollup: dict[str, list[Any]] = {}
-    bad: set[int] = set()
-    with path.open(encoding="utf-8", newline="") as stream:
-        reader = csv.DictReader(stream)
-        for row in reader:
-            quantity, price, invoice = int(row["Quantity"]), Decimal(row["UnitPrice"]), row["InvoiceNo"]
-            if quantity == 0:
-                bad.add(reader.line_num)
-                continue
-            when = dt.datetime.fromisoformat(row["InvoiceDate"]).replace(tzinfo=LONDON).astimezone(dt.UTC)
-            customer = row["CustomerID"].removesuffix(".0") or None
-            key = (invoice, row["StockCode"], row["Description"], quantity, when, price, customer, row["Country"])
-            if key in good:
-                continue
-            good[key] = 1
-            if row["StockCode"] != "POST":
-                total = rollup.setdefault(row["StockCode"], [0, Decimal(0), set(), 0])
-                if invoice.startswith("C"):
-                    total[3] -= quantity
-                else:
-                    total[0] += quantity
-                    total[1] += quantity * price
-                    total[2].add(invoice)
-    return good, {code: (u, r, len(o), back) for code, (u, r, o, back) in rollup.items()}, bad
-
-
-def compare(conn: psycopg.Connection, current: dict[dt.date, Path]) -> list[str]:
-    """Every difference between what readers see and what the oracle makes of the newest file of each day."""
-    found = []
-    for day, path in sorted(current.items()):
-        good, rollup, bad = oracle(path)
-        rows = conn.execute(
-            "select invoice_no, stock_code, description, quantity, invoice_date, unit_price, customer_id, country"
-            " from clean.sales_lines where _day = %s",
-            (day,),
-        )
-        if Counter(rows) != good:
-            found.append(f"{day}: lines differ")
-        daily = conn.execute(
-            "select stock_code, units, revenue, orders, units_returned from clean.daily_product_sales where day = %s",
-            (day,),
-        )
-        if {code: tuple(rest) for code, *rest in daily} != rollup:
-            found.append(f"{day}: rollup differs")
-        lines = conn.execute("select _line from quarantine.sales_lines where day = %s", (day,))
-        if sorted(line for (line,) in lines) != sorted(bad):
-            found.append(f"{day}: quarantine differs")
-    days = {row[0] for row in conn.execute("select distinct _day from clean.sales_lines")}
-    return found + [f"{day}: visible but never delivered" for day in sorted(days - current.keys())]
-
-
-def visible(conn: psycopg.Connection) -> tuple[Any, ...]:
-    """What readers see and what exists at all: a killed publisher may change neither."""
-    row = conn.execute(
-        "select (select count(*) from store.sales_lines), (select count(*) from ledger.quarantined),"
-        " (select count(*) from store.daily_product_sales),"
-        " (select array_agg((revision_id, state, superseded_at)::text order by revision_id) from ledger.publication),"
-        " (select array_agg((delivery_id, state)::text order by delivery_id) from ledger.delivery)"
-    ).fetchone()
-    assert row is not None
-    return row
+def visible(conn: psycopg.Connection) -> dict[str, object]:
+    """What readers see and what exists at all: a killed process may change neither."""
+    tables = conn.execute("select table_name from information_schema.tables where table_schema = 'store' order by 1")
+    counted = [f"store.{name}" for (name,) in tables.fetchall()] + ["ledger.quarantined"]
+    queries = {name: f"select count(*) from {name}" for name in counted}
+    for name in LEDGER:
+        queries[name] = f"select md5(string_agg(t::text, '|' order by t::text)) from ledger.{name} t"
+    return {name: conn.execute(query.encode()).fetchone() for name, query in queries.items()}
 
 
 def run_victim(
-    environ: dict[str, str], delivery_id: int, point: str = "-", nth: int = 1
+    environ: dict[str, str], which: object, point: str = "-", *, what: str = "delivery"
 ) -> subprocess.CompletedProcess[str]:
-    """Publish in a process of its own, which dies at ``point``."""
-    command = [sys.executable, "-m", "ct_assets_tests.faults.victim", str(delivery_id), point, str(nth)]
-    root = Path(__file__).resolve().parents[2]
+    """One step in a process of its own, which dies at ``point``."""
+    command = [sys.executable, "-m", "ct_assets_tests.faults.victim", what, str(which), point]
     clean = {k: v for k, v in os.environ.items() if not k.startswith("CT_")}
     return subprocess.run(
-        command, capture_output=True, text=True, env=clean | environ, cwd=root, check=False, timeout=300
+        command, capture_output=True, text=True, env=clean | environ, cwd=ROOT, check=False, timeout=300
     )
 
 
+@dataclass
+class Soak:
+    """One soak on a migrated database that is used for nothing else."""
+
+    environ: dict[str, str]
+    folder: Path
+    conn: psycopg.Connection
+    settings: Settings
+    rng: random.Random
+    outcome: Outcome
+    current: dict[dt.date, Path] = field(default_factory=dict)
+    serial: int = 0
+
+    def round(self, batch: list[str]) -> None:
+        """One delivery and what follows from it, each step killed at its points of ``batch`` before it is let through."""
+        self.serial += 1
+        day = FIRST + dt.timedelta(days=self.rng.randrange(8))
+        path = self.folder / f"{day}_{self.serial}.csv"
+        write_file(path, day, LARGE_ROWS if "more_rows" in batch else self.rng.randint(50, 400), self.rng)
+        delivery_id = landing.deliver(self.settings, "sales", [path])[0].delivery_id
+        self.step("delivery", delivery_id, [p for p in batch if p in STAGED_POINTS], "published fresh")
+        self.current[day] = path
+        first = self.serial == 1  # tables must exist before they can be looked at
+        features = [p for p in batch if p in FEATURE_POINTS]
+        if features or first:
+            self.step("features", "-", features, "built")
+        model = [p for p in batch if p in MODEL_POINTS]
+        if model or first:
+            run = f"run-{self.serial}"
+            self.outcome.runs.append(run)
+            self.step("model", run, model, f"leads {len(self.outcome.runs)}")
+        forecast = [p for p in batch if p in FORECAST_POINTS]
+        if forecast or first:
+            self.outcome.forecasts.append(self.serial)
+            self.step("forecast", self.serial, forecast, "published")
+
+    def step(self, what: str, which: object, points: list[str], says: str) -> None:
+        """Kill it at each point, then let it through."""
+        for point in points:
+            before = visible(self.conn)
+            died = run_victim(self.environ, which, point, what=what)
+            if died.returncode != -signal.SIGKILL or died.stdout.strip() != f"killed at {point}":
+                self.differs(f"{point}: not killed: {died.returncode} {died.stdout} {died.stderr[-300:]}")
+            self.outcome.kills += 1
+            self.outcome.hits[point] += 1
+            after = visible(self.conn)
+            if after != before:
+                changed = [name for name in after if after[name] != before.get(name)]
+                self.differs(f"{point}: a dead process changed {', '.join(changed) or 'which tables exist'}")
+        done = run_victim(self.environ, which, what=what)
+        if not done.stdout.startswith(says):
+            self.differs(f"{what} {which}: {done.stdout} {done.stderr[-300:]}")
+
+    def differs(self, what: str) -> None:
+        """Keep a difference."""
+        self.outcome.differences.append(what)
+
+    def compare(self) -> None:
+        """Everything that is there in the end."""
+        self.step("features", "-", [], "built")  # the rounds that killed no build left days stale
+        outcome = self.outcome
+        outcome.differences += compare(self.conn, self.current)
+        outcome.differences += compare_features(self.conn, self.settings, self.current)
+        outcome.differences += compare_models(self.conn, outcome.runs)
+        outcome.differences += compare_forecasts(self.conn, outcome.forecasts)
+        row = self.conn.execute("select count(*) from ledger.publication").fetchone()
+        assert row is not None
+        outcome.days, outcome.publications = len(self.current), row[0]
+        if row[0] != self.serial:
+            self.differs(f"{row[0]} publications of {self.serial} deliveries")
+
+
 def soak(environ: dict[str, str], folder: Path, kills: int, seed: int) -> Outcome:
-    """Kill publishers until ``kills`` have died; ``environ`` names a migrated database that is used for nothing else."""
-    rng, outcome = random.Random(seed), Outcome(seed)
-    settings = load(environ)
+    """Kill until ``kills`` processes have died; ``environ`` names a migrated database that is used for nothing else."""
+    rng, settings = random.Random(seed), load(environ)
     assert settings.ledger_url is not None
-    points = list(STAGED_POINTS) * (kills // len(STAGED_POINTS) + 1)
+    points = list(UNCOMMITTED_POINTS) * (kills // len(UNCOMMITTED_POINTS) + 1)
     points = points[:kills]  # each point as often as any other
     rng.shuffle(points)
-    current: dict[dt.date, Path] = {}
     with psycopg.connect(settings.ledger_url, autocommit=True) as conn:
-        serial = 0
+        work = Soak(environ, folder, conn, settings, rng, Outcome(seed))
+        work.round([])
         while points:
-            batch = points[: rng.randint(1, 4)]
+            batch = points[: rng.randint(1, 6)]
             del points[: len(batch)]
-            serial += 1
-            day = FIRST + dt.timedelta(days=rng.randrange(8))
-            path = folder / f"{day}_{serial}.csv"
-            write_file(path, day, LARGE_ROWS if "more_rows" in batch else rng.randint(50, 400), rng)
-            delivery_id = landing.deliver(settings, "sales", [path])[0].delivery_id
-            if serial == 1:  # tables must exist before they can be looked at
-                assert run_victim(environ, delivery_id).stdout.split() == ["published", "fresh"]
-                current[day] = path
-                points += batch
-                continue
-            _kill_all(environ, conn, delivery_id, batch, outcome)
-            done = run_victim(environ, delivery_id)
-            if done.stdout.split() != ["published", "fresh"]:
-                outcome.differences.append(f"{path.name}: {done.stdout} {done.stderr[-300:]}")
-            current[day] = path
-        outcome.differences += compare(conn, current)
-        row = conn.execute("select count(*) from ledger.publication").fetchone()
-        assert row is not None
-        outcome.days, outcome.publications = len(current), row[0]
-        if row[0] != serial:
-            outcome.differences.append(f"{row[0]} publications of {serial} deliveries")
-    return outcome
-
-
-def _kill_all(
-    environ: dict[str, str], conn: psycopg.Connection, delivery_id: int, batch: list[str], outcome: Outcome
-) -> None:
-    for point in batch:
-        before = visible(conn)
-        died = run_victim(environ, delivery_id, point)
-        if died.returncode != -signal.SIGKILL or died.stdout.strip() != f"killed at {point}":
-            outcome.differences.append(f"{point}: not killed: {died.returncode} {died.stdout} {died.stderr[-300:]}")
-        outcome.kills += 1
-        outcome.hits[point] += 1
-        if visible(conn) != before:
-            outcome.differences.append(f"{point}: a dead publisher changed what is there")
+            work.round(batch)
+        work.compare()
+    return work.outcome
 
 
 def main() -> None:
@@ -228,10 +205,7 @@ def main() -> None:
             server.stop()
             shutil.rmtree(base, ignore_errors=True)
     print(outcome)
-    few = [point for point in STAGED_POINTS if outcome.hits[point] < 5]
-    if few and args.kills >= 5 * len(STAGED_POINTS):
-        print(f"hit fewer than 5 times: {', '.join(few)}")
-    sys.exit(1 if outcome.differences or (few and args.kills >= 5 * len(STAGED_POINTS)) else 0)
+    sys.exit(1 if outcome.differences or outcome.few else 0)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,8 @@ def test_f13_a_renamed_column_stops_before_any_row_with_the_nearest_name() -> No
     assert judged.rule == "missing_column"
     assert judged.verdict.read == 0
     assert "'UnitPrice'" in judged.verdict.rejected.message  # type: ignore[union-attr]
-    assert "'Unit_Price'" in judged.verdict.rejected.message  # type: ignore[union-attr]
+    assert "the nearest in the file is 'Unit_Price'" in judged.verdict.rejected.message  # type: ignore[union-attr]
+    assert "renamedFrom: [Unit_Price]" in judged.verdict.rejected.message  # type: ignore[union-attr]
 
 
 @pytest.mark.fault("F13")
@@ -104,32 +105,42 @@ def test_f28_no_personal_value_in_verdicts_messages_or_proposed_contracts(tmp_pa
     assert CANARY not in run.output
 
 
+ODCS = "apiVersion: v3.1.0\nkind: DataContract\n"
+BOMB = "a: &a [x]\nb: &b [*a, *a, *a, *a, *a, *a, *a, *a, *a]\n" + "".join(
+    f"c{i}: &c{i} [{', '.join([f'*c{i - 1}' if i else '*b'] * 9)}]\n" for i in range(5)
+)
+
+
 @pytest.mark.fault("F29")
 @pytest.mark.parametrize(
-    "text",
+    ("text", "line", "says"),
     [
-        "a: !!python/object/apply:os.system ['touch /tmp/pwned']\n",
-        "a: &a [x]\nb: &b [*a, *a, *a, *a, *a, *a, *a, *a, *a]\n"
-        + "".join(f"c{i}: &c{i} [{', '.join([f'*c{i - 1}' if i else '*b'] * 9)}]\n" for i in range(7)),
-        "a: " + "[" * 5_000 + "]" * 5_000,
-        "a: &a {b: *a}\n",
-        "\x00\x01",
-        "apiVersion: v3.1.0\nkind: DataContract\nschema: 5\n",
-        "apiVersion: v3.1.0\nkind: DataContract\nschema: [5]\n",
-        "apiVersion: v3.1.0\nkind: DataContract\nschema: [{name: t, properties: [5]}]\n",
-        "apiVersion: v3.1.0\nkind: DataContract\nschema: [{name: t, properties: [{name: a, quality: [5]}]}]\n",
-        "apiVersion: v3.1.0\nkind: DataContract\nschema: [{name: t, customProperties: {a: 1}, properties: [{name: a}]}]\n",
-        "apiVersion: v3.1.0\nkind: DataContract\nschema: [{name: t, customProperties: [{property: dialect, value: 5}], properties: [{name: a}]}]\n",
-        "apiVersion: v3.1.0\nkind: DataContract\nschema: [{name: t, properties: [{name: a, logicalTypeOptions: 5}]}]\n",
-        "apiVersion: v3.1.0\nkind: DataContract\nschema: [{name: t, properties: [{name: a, logicalTypeOptions: {maxLength: x}}]}]\n",
+        ("a: !!python/object/apply:os.system ['touch /tmp/pwned']\n", 1, "a tag (tag:yaml.org,2002:python"),
+        (BOMB, 1, "more than 50000 values once aliases are expanded"),
+        ("a: " + "[" * 60 + "]" * 60, 1, "nested deeper than 40 levels"),
+        ("a: " + "[" * 5_000 + "]" * 5_000, 1, "nested too deeply"),
+        ("a: &a {b: *a}\n", 1, "nested deeper than 40 levels"),
+        ("a: 1\nb: 2\na: 3\n", 3, "the key 'a' is already given on line 1"),
+        ("a: 1\n" + "# " + "x" * 600_000 + "\n", 1, "a contract has at most 524,288"),
+        ("\x00\x01", 1, "not valid YAML"),
+        (f"{ODCS}schema: 5\n", 3, "schema"),
+        (f"{ODCS}schema: [5]\n", 3, "schema"),
+        (f"{ODCS}schema: [{{name: t, properties: [5]}}]\n", 3, "properties"),
+        (f"{ODCS}schema: [{{name: t, properties: [{{name: a, quality: [5]}}]}}]\n", 3, "quality"),
+        (f"{ODCS}schema: [{{name: t, customProperties: {{a: 1}}, properties: [{{name: a}}]}}]\n", 3, "customProperties"),
+        (f"{ODCS}schema: [{{name: t, customProperties: [{{property: dialect, value: 5}}], properties: [{{name: a}}]}}]\n", 3, "dialect"),
+        (f"{ODCS}schema: [{{name: t, properties: [{{name: a, logicalTypeOptions: 5}}]}}]\n", 3, "logicalTypeOptions"),
+        (f"{ODCS}schema: [{{name: t, properties: [{{name: a, logicalTypeOptions: {{maxLength: x}}}}]}}]\n", 3, "maxLength"),
     ],
-)
-def test_f29_a_hostile_contract_is_an_error_with_a_line(text: str, tmp_path: Path) -> None:
+    ids=["tag", "bomb", "deep", "deeper", "itself", "twice", "large", "nul", *"abcdefgh"],
+)  # fmt: skip
+def test_f29_a_hostile_contract_is_an_error_with_a_line(text: str, line: int, says: str, tmp_path: Path) -> None:
     path = tmp_path / "evil.yaml"
     path.write_text(text)
     with pytest.raises(ContractError) as caught:
         load_contract(path).schema()
-    assert caught.value.line >= 1
+    assert caught.value.line == line
+    assert says in str(caught.value)
 
 
 @pytest.mark.fault("F29")
