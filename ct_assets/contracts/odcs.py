@@ -124,7 +124,7 @@ def load_contract(path: Path | str) -> Contract:
         schemas=(),
         raw=raw,
     )
-    objects = reader.items(raw, "schema")
+    objects = reader.blocks(raw, "schema")
     schemas = tuple(_schema(block, contract, reader) for block in objects)
     _unlike_names([s.name for s in schemas], objects, reader, "schema object")
     return replace(contract, schemas=schemas)
@@ -178,7 +178,7 @@ def _schema(block: Any, contract: Contract, reader: Reader) -> DatasetSchema:
         columns=columns,
         rules=_unlike_rules(rules, reader),
         batch_rules=tuple(batch + more_batch),
-        dialect=_dialect(custom.get("dialect"), reader),
+        dialect=_dialect(custom, reader),
         on_exact_duplicate=duplicates,
         max_bad_fraction=reader.fraction(custom, "maxBadFraction"),
         delivery_day=day,
@@ -207,7 +207,7 @@ def _zone(custom: Custom, columns: tuple[Column, ...]) -> str | None:
 def _columns(
     block: Block, custom: Custom, reader: Reader, clauses: list[Clause]
 ) -> tuple[tuple[Column, ...], list[Rule], list[BatchRule]]:
-    items = reader.items(block, "properties")
+    items = reader.blocks(block, "properties")
     columns, rules, batch = [], [], []
     for item in items:
         column, own_rules = read_property(item, custom.get("timeZone"), reader, clauses)
@@ -274,11 +274,14 @@ def _check_day(rules: list[Rule], day: str | None, reader: Reader) -> None:
             )
 
 
-def _dialect(value: Any, reader: Reader) -> Dialect:
+def _dialect(custom: Custom, reader: Reader) -> Dialect:
+    value = custom.get("dialect")
     if value is None:
         return Dialect()
     if not isinstance(value, Block):
-        raise reader.at(1, "dialect must be a mapping", "for example {delimiter: ';', encoding: latin-1}")
+        raise reader.error(
+            custom, "dialect", "dialect must be a mapping", "for example {delimiter: ';', encoding: latin-1}"
+        )
     unknown = next((k for k in value if k not in DIALECT_KEYS), None)
     if unknown is not None:
         raise reader.error(

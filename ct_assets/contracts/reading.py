@@ -56,6 +56,14 @@ class Reader:
             raise self.error(block, key, f"{key} must be a list", "begin each item with `- `")
         return value
 
+    def blocks(self, block: Mapping[str, Any], key: str) -> Items:
+        """A list of mappings under a key; empty when absent."""
+        items = self.items(block, key)
+        for item, line in zip(items, items.lines, strict=True):
+            if not isinstance(item, Block):
+                raise self.at(line, f"{key} lists {str(item)[:40]!r}, which is no mapping", "write `- name: ...`")
+        return items
+
     def known_keys(self, block: Block, known: Iterable[str], what: str) -> list[Clause]:
         """Refuse a key that looks like a misspelt known one; any other unknown key is documentation-only."""
         known = list(known)

@@ -12,7 +12,7 @@ from ct_assets_tests.conftest import ROOT, SHARED
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("check", ["real-days-verdict", "pollock"])
+@pytest.mark.parametrize("check", ["real-days-verdict", "pollock", "stream-compute"])
 def test_check_holds(check: str, shared_data: object) -> None:
     if not (ROOT / ".venv" / "bin" / "ct").exists():
         assert os.environ.get("CI") != "true", "in CI `make test` has made .venv/bin/ct"
