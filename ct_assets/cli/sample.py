@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import datetime as dt
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ct_assets.cli.output import emit, say
 from ct_assets.errors import UsageError
+
+if TYPE_CHECKING:
+    from ct_assets.sampling.arrivals import ArrivalOptions, Arrivals
 
 
 @click.group()
@@ -49,3 +53,74 @@ def sales(days: int, seed: int, out: Path, products: int, start: dt.datetime, no
         f"{totals['files']} files, {totals['read']} lines in {out}: {totals['good']} good, {totals['quarantined']} to be quarantined, "
         f"{totals['duplicates']} duplicates; truth.json holds what was planted",
     )
+
+
+@sample.command("events")
+@click.option("--users", type=int, default=2_000, show_default=True, help="How many shoppers there are.")
+@click.option("--hours", type=float, default=24.0, show_default=True, help="Length of the stream in event time.")
+@click.option("--seed", type=int, default=7, show_default=True, help="The same seed gives the same bytes.")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder for events.jsonl and the truth.")
+@click.option(
+    "--to", "url", help="Produce into log://DIR or kafka://HOST:PORT/TOPIC; the truth goes to --out if given."
+)
+@click.option("--partitions", type=click.IntRange(1, 1024), default=4, show_default=True)
+@click.option(
+    "--start",
+    type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]),
+    default="2026-01-01",
+    show_default=True,
+    help="First moment, UTC.",
+)
+@click.option("--end-now", is_flag=True, help="Shift the stream so that it ends now (instead of --start).")
+@click.option(
+    "--no-signal", is_flag=True, help="Purchases that nothing announces: no model can be better than the base rate."
+)
+@click.option("--no-dirt", is_flag=True, help="No late, repeated, conflicting or broken messages, no robot.")
+@click.option("--json", "as_json", is_flag=True, help="Print the totals as one line of JSON.")
+@click.pass_context
+def events(ctx: click.Context, /, out: Path | None, url: str | None, **given: Any) -> None:
+    """A shop's clicks and purchases, with the true probability of a purchase behind every click."""
+    if out is None and url is None:
+        raise UsageError(
+            "say where the events go", hint="--out DIR for files, --to log://DIR or kafka://... to produce"
+        )
+    from ct_assets.sampling.arrivals import arrive
+    from ct_assets.sampling.events import describe, write_events
+
+    options = _arrival_options(given)
+    arrivals = arrive(options)
+    truth = write_events(out, arrivals, options) if out is not None else describe(arrivals, options)
+    if url is not None:
+        _produce(url, arrivals, options.partitions)
+    where = " and ".join(str(place) for place in (out, url) if place is not None)
+    planted = ", ".join(f"{count:,} {name}" for name, count in truth["planted"].items())
+    emit(truth, bool(given["as_json"]), f"{truth['messages']:,} messages in {where}: {planted}")
+
+
+def _arrival_options(given: dict[str, Any]) -> ArrivalOptions:
+    from ct_assets.sampling.arrivals import ArrivalOptions
+    from ct_assets.sampling.shoppers import ShopOptions
+
+    start = given["start"].replace(tzinfo=dt.UTC)
+    if given["end_now"]:
+        start = dt.datetime.now(dt.UTC).replace(microsecond=0) - dt.timedelta(hours=given["hours"])
+    try:
+        shop = ShopOptions(given["users"], given["hours"], given["seed"], signal=not given["no_signal"])
+    except ValueError as wrong:
+        raise UsageError(str(wrong)) from wrong
+    return ArrivalOptions(shop, start, given["partitions"], dirt=not given["no_dirt"])
+
+
+def _produce(url: str, arrivals: Arrivals, partitions: int) -> None:
+    """Send in order of arrival; the embedded log keeps the planted append times, a broker stamps its own."""
+    from ct_assets.adapters.events.port import open_sink
+    from ct_assets.sampling.events import batches
+    from ct_assets.settings import load
+
+    sink = open_sink(url, load(), partitions=partitions)
+    try:
+        for partition, payloads, append_times in batches(arrivals):
+            sink.send(payloads, partition=partition, append_time=append_times)
+        sink.flush()
+    finally:
+        sink.close()
