@@ -95,9 +95,48 @@ VARIABLES: dict[str, str] = {
     "CT_S3_SECRET_KEY": "secret key (secret)",
     "CT_LANDING": "folder with the inboxes into which others drop files (default <home>/landing)",
     "CT_QUIET_SECONDS": "how long a file in an inbox keeps its size before it counts as complete (default 5)",
+    "CT_KAFKA_URL": "kafka://HOST:PORT[,HOST:PORT]/TOPIC that ct doctor examines",
+    "CT_KAFKA_SECURITY_PROTOCOL": "PLAINTEXT | SSL | SASL_PLAINTEXT | SASL_SSL (default PLAINTEXT)",
+    "CT_KAFKA_SASL_MECHANISM": "PLAIN | SCRAM-SHA-256 | SCRAM-SHA-512 | OAUTHBEARER | GSSAPI",
+    "CT_KAFKA_SASL_USERNAME": "user of SASL",
+    "CT_KAFKA_SASL_PASSWORD": "its password (secret)",
+    "CT_KAFKA_SSL_CA": "file with the certificates of the authorities that signed the brokers'",
+    "CT_KAFKA_SSL_CERTIFICATE": "file with this client's certificate (mutual TLS)",
+    "CT_KAFKA_SSL_KEY": "file with this client's private key",
+    "CT_KAFKA_SSL_KEY_PASSWORD": "password of that key (secret)",
+    "CT_KAFKA_OPTIONS": "further options of librdkafka: name=value;name=value (secret)",
+    "CT_KAFKA_READER": "auto | messages | batches: how messages leave librdkafka (default auto)",
+    "CT_SCHEMA_REGISTRY_URL": "URL of a Confluent-compatible schema registry",
+    "CT_SCHEMA_REGISTRY_USERNAME": "user of the schema registry",
+    "CT_SCHEMA_REGISTRY_PASSWORD": "its password (secret)",
     "CT_CODE_VERSION": "version of the code written to the ledger (default: digest of the installed package)",
     "CT_CRASH_AT": "test only: kill -9 this process when it reaches the named point",
 }
+
+
+PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
+MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER", "GSSAPI")
+READERS = ("auto", "messages", "batches")
+
+
+@dataclass(frozen=True)
+class KafkaSettings:
+    """How to log in to a Kafka cluster and to a schema registry; which topic ``ct doctor`` examines."""
+
+    url: str | None = None
+    security_protocol: str = "PLAINTEXT"
+    sasl_mechanism: str | None = None
+    sasl_username: str | None = None
+    sasl_password: Secret | None = None
+    ssl_ca: str | None = None
+    ssl_certificate: str | None = None
+    ssl_key: str | None = None
+    ssl_key_password: Secret | None = None
+    options: Secret | None = None
+    reader: str = "auto"
+    registry_url: str | None = None
+    registry_username: str | None = None
+    registry_password: Secret | None = None
 
 
 @dataclass(frozen=True)
@@ -119,6 +158,7 @@ class Settings:
     quiet_seconds: float = 5.0
     code_version: str | None = None
     crash_at: str | None = None
+    kafka: KafkaSettings = field(default_factory=KafkaSettings)
 
     @property
     def embedded(self) -> bool:
@@ -172,6 +212,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         quiet_seconds=_seconds(env),
         code_version=env.get("CT_CODE_VERSION"),
         crash_at=env.get("CT_CRASH_AT"),
+        kafka=_kafka(env),
         **urls,
     )
 
@@ -230,6 +271,41 @@ def _storage_url(env: Mapping[str, str], profile: str, home: Path) -> str:
 
 def _secret(env: Mapping[str, str], name: str) -> Secret | None:
     return Secret(env[name]) if name in env else None
+
+
+def _kafka(env: Mapping[str, str]) -> KafkaSettings:
+    protocol = _choice(env, "CT_KAFKA_SECURITY_PROTOCOL", PROTOCOLS) or "PLAINTEXT"
+    mechanism = _choice(env, "CT_KAFKA_SASL_MECHANISM", MECHANISMS)
+    if protocol.startswith("SASL") and mechanism is None:
+        raise UsageError(
+            f"CT_KAFKA_SECURITY_PROTOCOL is {protocol}, but CT_KAFKA_SASL_MECHANISM is not set",
+            hint=f"expected one of {', '.join(MECHANISMS)}",
+        )
+    return KafkaSettings(
+        url=env.get("CT_KAFKA_URL"),
+        security_protocol=protocol,
+        sasl_mechanism=mechanism,
+        sasl_username=env.get("CT_KAFKA_SASL_USERNAME"),
+        sasl_password=_secret(env, "CT_KAFKA_SASL_PASSWORD"),
+        ssl_ca=env.get("CT_KAFKA_SSL_CA"),
+        ssl_certificate=env.get("CT_KAFKA_SSL_CERTIFICATE"),
+        ssl_key=env.get("CT_KAFKA_SSL_KEY"),
+        ssl_key_password=_secret(env, "CT_KAFKA_SSL_KEY_PASSWORD"),
+        options=_secret(env, "CT_KAFKA_OPTIONS"),
+        reader=_choice(env, "CT_KAFKA_READER", READERS) or "auto",
+        registry_url=env.get("CT_SCHEMA_REGISTRY_URL"),
+        registry_username=env.get("CT_SCHEMA_REGISTRY_USERNAME"),
+        registry_password=_secret(env, "CT_SCHEMA_REGISTRY_PASSWORD"),
+    )
+
+
+def _choice(env: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str | None:
+    value = env.get(name)
+    if value is not None and value not in choices:
+        raise UsageError(
+            f"{name} is {value!r}; expected one of {', '.join(choices)}", hint=did_you_mean(value, choices)
+        )
+    return value
 
 
 def _seconds(env: Mapping[str, str]) -> float:

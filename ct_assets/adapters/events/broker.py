@@ -1,0 +1,285 @@
+"""A real Apache Kafka broker on this machine (KRaft, one node, loopback), for tests, the demo and a first try.
+
+What goes here: its class path by Maven, its settings, start, stop, kill. What does not: a production cluster
+(deploy/kafka/README.md says which of its settings matter), topics, clients.
+
+    python -m ct_assets.adapters.events.broker start|stop|status [--home DIR] [--port N]
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ct_assets.errors import CtError
+from ct_assets.settings import load, project_root
+
+HEAP = "512m"
+START_SECONDS = 90.0
+STOP_SECONDS = 20.0
+PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1"
+
+# One node, so one copy of everything. The short sessions: after a kill -9 a restarted broker waits for its own old
+# session (13-15 s with the defaults, 5 s with these).
+PROPERTIES = """\
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+log.dirs={home}/data
+num.partitions=1
+auto.create.topics.enable=false
+log.message.timestamp.type=LogAppendTime
+offsets.topic.num.partitions=4
+offsets.topic.replication.factor=1
+transaction.state.log.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=1000
+broker.session.timeout.ms=2000
+broker.heartbeat.interval.ms=500
+log.retention.check.interval.ms=1000
+log.initial.task.delay.ms=1000
+log.segment.delete.delay.ms=1000
+"""
+LOG4J = """\
+Configuration:
+  Appenders:
+    Console:
+      name: STDOUT
+      PatternLayout: {pattern: "[%d] %p %m (%c)%n"}
+  Loggers:
+    Root: {level: WARN, AppenderRef: {ref: STDOUT}}
+"""
+
+
+class BrokerError(CtError):
+    """The broker could not be started."""
+
+
+class Broker:
+    """The broker whose data, log and process id lie in one folder."""
+
+    def __init__(self, home: Path) -> None:
+        """Nothing is started yet."""
+        self.home = home
+
+    @property
+    def log(self) -> Path:
+        """What the broker said."""
+        return self.home / "broker.log"
+
+    @property
+    def bootstrap(self) -> str:
+        """``127.0.0.1:PORT`` as of the last start (the port stays the same over restarts)."""
+        return f"127.0.0.1:{(self.home / 'port').read_text()}"
+
+    def running(self) -> int | None:
+        """Its process id, None when it does not run."""
+        try:
+            pid = int((self.home / "pid").read_text())
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+            dead = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        except (OSError, ValueError):
+            return None
+        # a process that has just been made has no command line yet; neither has one that nobody waited for
+        ours = str(self.home).encode() in command or not command
+        return None if dead and not _alive(pid) else pid if ours else None
+
+    def start(self, port: int | None = None) -> str:
+        """Start it unless it runs; returns its address. Raises :class:`BrokerError` with the end of its log."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        with _alone(self.home / "start.lock"):
+            if self.running() is None:
+                self._format(port)
+                self._launch()
+            self._wait()
+        return self.bootstrap
+
+    def _format(self, port: int | None) -> None:
+        if (self.home / "data" / "meta.properties").exists():
+            return
+        first, second = _free_ports()
+        ports = {"port": port or first, "controller": second}
+        (self.home / "server.properties").write_text(PROPERTIES.format(home=self.home, **ports))
+        (self.home / "log4j2.yaml").write_text(LOG4J)
+        (self.home / "port").write_text(str(ports["port"]))
+        cluster = _java_uuid()
+        command = self._java(
+            "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self.home / "server.properties")
+        )
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise BrokerError(f"the broker's storage in {self.home} could not be made", hint=done.stderr[-1500:])
+
+    def _java(self, *arguments: str) -> list[str]:
+        """The command line. The quick compiler and the serial collector: it starts in half the time."""
+        options = [f"-Xmx{HEAP}", "-Xms128m", "-XX:+UseSerialGC", f"-Dlog4j2.configurationFile={self.home}/log4j2.yaml"]
+        return ["java", *options, "-cp", class_path(), *arguments]
+
+    def _launch(self) -> None:
+        command = self._java("kafka.Kafka", str(self.home / "server.properties"))
+        log = (os.POSIX_SPAWN_OPEN, 1, str(self.log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        actions = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0), log, (os.POSIX_SPAWN_DUP2, 1, 2)]
+        # not subprocess: nobody holds the process, it outlives this object
+        pid = os.posix_spawnp(command[0], command, os.environ, file_actions=actions, setsid=True)
+        (self.home / "pid").write_text(str(pid))
+
+    def _wait(self) -> None:
+        from confluent_kafka import KafkaException
+        from confluent_kafka.admin import AdminClient
+
+        quiet = {"bootstrap.servers": self.bootstrap, "log_level": 0, "reconnect.backoff.max.ms": 200}
+        admin = AdminClient(quiet)
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline and _alive(self.running()):
+            try:
+                if admin.list_topics(timeout=2).brokers:
+                    return
+            except KafkaException:
+                continue
+        said = self.log.read_text(errors="replace")[-1500:] if self.log.exists() else ""
+        self.kill()
+        raise BrokerError(f"the broker in {self.home} did not answer at {self.bootstrap}", hint=said)
+
+    def stop(self) -> None:
+        """End it in good order; kill it when it takes longer than 20 s. Safe to repeat."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it at once, as a power cut would (``kill -9``); :meth:`start` brings it back with its data."""
+        self._end(signal.SIGKILL)
+
+    def _end(self, how: signal.Signals) -> None:
+        pid = self.running()
+        if pid is None:
+            return
+        os.kill(pid, how)
+        deadline = time.monotonic() + STOP_SECONDS
+        while _alive(self.running()):
+            if time.monotonic() > deadline:
+                os.kill(pid, signal.SIGKILL)
+            time.sleep(0.05)
+        (self.home / "pid").unlink(missing_ok=True)
+
+
+def _alive(pid: int | None) -> bool:
+    """Whether the process runs; reaps it when it is a child of this one that ended."""
+    if pid is None:
+        return False
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == 0
+    except ChildProcessError:  # somebody else's child
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        except OSError:
+            return False
+
+
+def class_path() -> str:
+    """The jars of deploy/kafka/pom.xml, fetched by Maven on first use (about 100 MB) into its own repository."""
+    pom = project_root() / "deploy" / "kafka" / "pom.xml"
+    return maven_class_path(pom)
+
+
+def maven_class_path(pom: Path) -> str:
+    """The class path of ``pom``, kept beside it in ``target/`` until the file changes or a jar is gone."""
+    target = pom.parent / "target" / f"{pom.stem}.classpath"
+    target.parent.mkdir(exist_ok=True)
+    with _alone(target.with_suffix(".lock")):
+        if target.exists() and target.stat().st_mtime >= pom.stat().st_mtime:
+            found = target.read_text().strip()
+            if found and all(Path(jar).exists() for jar in found.split(os.pathsep)):
+                return found
+        for program, package in (("java", "default-jre-headless"), ("mvn", "maven")):
+            if shutil.which(program) is None:
+                raise BrokerError(
+                    f"a Kafka broker on this machine needs {program}",
+                    hint=f"Debian or Ubuntu: apt-get install {package}",
+                )
+        command = [
+            "mvn",
+            "-B",
+            "-q",
+            "-ntp",
+            "-f",
+            str(pom),
+            f"{PLUGIN}:build-classpath",
+            f"-Dmdep.outputFile={target}",
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise BrokerError(f"Maven could not fetch the jars of {pom}", hint=done.stdout[-1500:])
+        return target.read_text().strip()
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    with path.open("a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _free_ports() -> tuple[int, int]:
+    """Two free ports below those that outgoing connections take: a restart must find its own port free again."""
+    found: list[int] = []
+    for port in random.sample(range(20_000, 32_000), 200):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)):
+                found.append(port)
+        if len(found) == 2:
+            return found[0], found[1]
+    raise BrokerError("no free port between 20000 and 32000 on this machine")
+
+
+def _java_uuid() -> str:
+    """A cluster id as Kafka writes them: 16 random bytes in URL-safe base64 that do not begin with a dash."""
+    import base64
+    import uuid
+
+    while (text := base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")).startswith("-"):
+        pass
+    return text
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """``start``, ``stop`` or ``status``; the address is the last line of stdout."""
+    import argparse
+
+    parser = argparse.ArgumentParser(prog="python -m ct_assets.adapters.events.broker")
+    parser.add_argument("verb", choices=["start", "stop", "status"])
+    parser.add_argument("--home", type=Path, help="folder of data and log (default CT_HOME/kafka)")
+    parser.add_argument("--port", type=int, default=9092, help="default 9092; 0: any free one")
+    chosen = parser.parse_args(arguments)
+    broker = Broker((chosen.home or load().home / "kafka").absolute())
+    try:
+        if chosen.verb == "start":
+            print(broker.start(chosen.port or None))
+        elif chosen.verb == "stop":
+            broker.stop()
+    except BrokerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if chosen.verb == "status":
+        print(broker.bootstrap if broker.running() else "not running")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

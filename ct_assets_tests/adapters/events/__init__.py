@@ -1,0 +1,1 @@
+"""Sources and sinks of events: one suite on the embedded log and on a real broker."""

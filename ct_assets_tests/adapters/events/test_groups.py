@@ -1,0 +1,145 @@
+"""Readers that share a topic, on every kind of source: nobody reads twice, nothing is left out, also as the topic grows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from ct_assets_tests.adapters.events.reading import PATIENCE, payloads
+from ct_assets_tests.adapters.events.worlds import ON_KAFKA, World
+
+
+class Progress(dict[int, int]):
+    """The committed offset of each partition, and who may move it: as in the database, the last one who claimed it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.owner: dict[int, Member] = {}
+
+
+class Member:
+    """A worker in small: commits with every poll, begins where the last owner committed, is refused once another owns."""
+
+    def __init__(self, world: World, committed: Progress, further: str = "") -> None:
+        self.source = world.source(further)
+        self.committed = committed
+        self.refused = 0
+        self.owned: set[int] = set()
+        self.lost: list[int] = []
+        self.seen: list[tuple[int, int, bytes | None]] = []
+        self.interruptions = 0
+        self.source.subscribe("workers", self.on_assign, self.on_revoke, self.on_lost)
+
+    def on_assign(self, partitions: list[int]) -> dict[int, int]:
+        self.owned |= set(partitions)
+        self.committed.owner |= dict.fromkeys(partitions, self)
+        return {p: self.committed.get(p, 0) for p in partitions}
+
+    def on_revoke(self, partitions: list[int]) -> None:
+        self.interruptions += 1
+        self.owned -= set(partitions)
+
+    def on_lost(self, partitions: list[int]) -> None:
+        self.owned -= set(partitions)
+        self.lost += partitions
+
+    def step(self) -> None:
+        """Read, fold, commit."""
+        messages = self.source.poll(50, 0.05)
+        for p, offset, value in zip(
+            messages.partition.tolist(), messages.offset.tolist(), payloads(messages), strict=True
+        ):
+            assert p in self.owned, "a message of a partition that went away came out of poll"
+            if self.committed.owner[p] is not self:  # fetched before it was lost
+                self.refused += 1
+                continue
+            assert offset == self.committed.get(p, 0), "a gap or a repetition"
+            self.seen.append((p, offset, value))
+            self.committed[p] = offset + 1
+        self.source.commit_offsets({p: self.committed[p] for p in set(messages.partition.tolist())})
+
+
+def _turns(members: list[Member], until: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not until():
+        assert time.monotonic() < deadline, [(m.owned, m.committed) for m in members]
+        for member in members:
+            member.step()
+
+
+def _send(world: World, rounds: int, partitions: int, tag: str) -> set[bytes]:
+    sink = world.sink()
+    sent = set()
+    for number in range(rounds):
+        for p in range(partitions):
+            value = f"{tag}-{p}-{number}".encode()
+            sink.send([value], partition=p)
+            sent.add(value)
+    sink.close()
+    return sent
+
+
+def test_two_members_share_and_lose_nothing_when_one_joins_and_leaves(world: World) -> None:
+    world.create(4)
+    committed = Progress()
+    sent = _send(world, 40, 4, "a")
+    first = Member(world, committed)
+    _turns([first], lambda: len(first.owned) == 4 and len(first.seen) > 20)
+    second = Member(world, committed)
+    _turns([first, second], lambda: len(first.owned) == len(second.owned) == 2)
+    assert not first.owned & second.owned
+    kept = set(first.owned)
+    sent |= _send(world, 40, 4, "b")
+    _turns([first, second], lambda: sum(committed.values()) == len(sent))
+    assert {p for p, _, value in second.seen if value and value.startswith(b"b")} == second.owned
+    before = first.interruptions
+    second.source.close()
+    assert second.owned == set()  # close tells its callbacks
+    sent |= _send(world, 20, 4, "c")
+    _turns([first], lambda: len(first.owned) == 4 and sum(committed.values()) == len(sent))
+    assert first.interruptions == before  # cooperative: what stayed was not interrupted
+    assert kept <= first.owned
+    first.source.close()
+    assert first.refused == second.refused == 0  # nobody stalled: each let go in good order
+    values = [value for member in (first, second) for _, _, value in member.seen]
+    assert len(values) == len(sent)
+    assert set(values) == sent
+
+
+def test_added_partitions_are_found_and_shared(world: World) -> None:
+    world.create(2)
+    committed = Progress()
+    first, second = Member(world, committed), Member(world, committed)
+    _turns([first, second], lambda: len(first.owned) == len(second.owned) == 1)
+    sent = _send(world, 10, 2, "a")
+    world.grow(4)
+    sent |= _send(world, 10, 4, "b")
+    _turns([first, second], lambda: first.owned | second.owned == {0, 1, 2, 3} and sum(committed.values()) == len(sent))
+    assert len(first.owned) == len(second.owned) == 2
+    assert first.refused == second.refused == 0  # nobody stalled: each let go in good order
+    values = [value for member in (first, second) for _, _, value in member.seen]
+    assert len(values) == len(sent)
+    assert set(values) == sent
+    assert first.source.end_offsets() == committed
+    first.source.close()
+    second.source.close()
+
+
+@pytest.mark.parametrize("world", ON_KAFKA, indirect=True)  # a log's partition is lost with its process alone
+def test_a_member_that_stalls_loses_its_partitions_and_is_told(world: World) -> None:
+    world.create(2)
+    committed = Progress()
+    stalled, other = Member(world, committed, "max.poll.interval.ms=3000"), Member(world, committed)
+    _turns([stalled, other], lambda: len(stalled.owned) == len(other.owned) == 1)
+    theirs = set(stalled.owned)
+    sent = _send(world, 10, 2, "a")
+    _turns([other], lambda: other.owned == {0, 1} and sum(committed.values()) == len(sent))
+    assert {value for _, _, value in other.seen} == sent
+    assert stalled.owned == theirs  # it does not know yet
+    _turns([stalled], lambda: bool(stalled.lost))
+    assert set(stalled.lost) == theirs
+    assert stalled.seen == []
+    other.source.close()
+    stalled.source.close()
