@@ -1,7 +1,8 @@
 """Feast's objects, projected from the one specification of the features.
 
-What goes here: entity, source and feature view of every view in ``ct_assets.features.spec.VIEWS``. What does not: names,
-types or windows of features: change the specification and run `feast apply` again.
+What goes here: entity, source and feature view of every view in ``ct_assets.features.spec.VIEWS`` and of every stream
+definition of the instances (``ct_assets/defs/**/streams/*.yaml``). What does not: names, types or windows of features:
+change the specification or the definition and run `feast apply` again.
 
 Which way to a training set: ``ct_assets.features.training_set.training_frame`` computes features and labels at their
 origin and never drops a label row. Feast's PostgreSQL store keeps label rows too (a test holds it), but it reads the
@@ -12,12 +13,16 @@ the published view has one row per day and product, so that cannot happen here.
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 
 from feast import Entity, FeatureView, Field  # noqa: TID253 (only Feast imports this file)
 from feast.infra.offline_stores.contrib.postgres_offline_store.postgres_source import PostgreSQLSource  # noqa: TID253
 from feast.types import Float32, Float64, Int64, String  # noqa: TID253
 from feast.value_type import ValueType  # noqa: TID253
 
+import ct_assets.defs
+from ct_assets.adapters.feast.projection import definition_files
+from ct_assets.adapters.feast.projection import projected as projected_streams
 from ct_assets.features import spec
 
 TYPES = {"float32": Float32, "float64": Float64, "int64": Int64, "string": String}
@@ -64,3 +69,5 @@ def projected(view: spec.FeatureView, entity: Entity) -> FeatureView:
 ENTITIES = {view.entity: entity_of(view) for view in spec.VIEWS.values()}
 globals().update(ENTITIES)
 globals().update({name: projected(view, ENTITIES[view.entity]) for name, view in spec.VIEWS.items()})
+for root in ct_assets.defs.__path__:
+    globals().update(projected_streams(definition_files(Path(root))))

@@ -18,7 +18,7 @@ from ct_assets.settings import load
 def empty_url(pg_url: str) -> str:
     """A database without anything in it."""
     with psycopg.connect(pg_url, autocommit=True) as conn:
-        conn.execute("drop schema ledger, store, clean, quarantine, feature cascade")
+        conn.execute("drop schema ledger, store, clean, quarantine, feature, stream, online cascade")
         conn.execute("drop table public.ct_schema_version")
     return pg_url
 

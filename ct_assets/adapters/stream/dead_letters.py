@@ -1,0 +1,240 @@
+"""Dead letters after the commit: what there is, and their way back into the stream.
+
+What goes here: listing, showing, replaying. What does not: why a message is one (``streaming``), writing it (``state``).
+
+A replayed letter is judged as if its message arrived now: decoded again (the contract may have been mended), against what
+the partition remembers and the watermark it has reached. Accepted, it is stored in a chunk of its own, folded into every
+online table, and the partition's count of replays rises, so a reader's version says whether it was seen. It does not move
+the watermark. Replaying twice changes nothing: what was accepted or was a repeat is never replayed again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ct_assets.adapters.stream.chunks import OFFSET, PARTITION, ChunkPlace, insert_chunk, replay_frames
+from ct_assets.adapters.stream.state import Stream, find_stream, next_commit_id
+from ct_assets.errors import UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    import polars as pl
+    import psycopg
+
+    from ct_assets.streaming.accept import Accepted
+    from ct_assets.streaming.decode import Decoded
+    from ct_assets.streaming.definition import Acceptance
+    from ct_assets.streaming.messages import Messages
+
+FINAL = ("accepted", "duplicate")
+_AT_ONCE = 10_000
+
+
+class Decoder(Protocol):
+    """Bytes of messages to typed rows."""
+
+    def decode(self, messages: Messages) -> Decoded:
+        """One batch."""
+        ...
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """One letter with its coordinates. ``outcome`` None: never replayed."""
+
+    dead_letter_id: int
+    stream: str
+    topic: str
+    partition: int
+    offset: int
+    reason: str
+    error: str
+    contract_digest: str
+    raw: bytes
+    append_time: int | None
+    created_at: datetime
+    outcome: str | None
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Which letters: all conditions that are given hold."""
+
+    stream: str | None = None
+    reason: str | None = None
+    ids: tuple[int, ...] | None = None
+    open_only: bool = False
+    limit: int = 100
+
+
+def summary(conn: psycopg.Connection, stream: str | None = None) -> list[dict[str, Any]]:
+    """Letters by stream and reason: how many, how many came back, offsets and times of the first and last."""
+    rows = conn.execute(
+        """select s.stream_id, s.name, s.topic, d.reason, count(*), count(*) filter (where d.outcome = any(%s)),
+                  min(d.created_at), max(d.created_at)
+           from stream.dead_letter d join stream.stream s using (stream_id) where %s::text is null or s.name = %s
+           group by 1, 2, 3, 4 order by 1, 5 desc""",
+        (list(FINAL), stream, stream),
+    ).fetchall()
+    names = ("stream_id", "stream", "topic", "reason", "letters", "came_back", "first", "last")
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def letters(conn: psycopg.Connection, chosen: Chosen) -> list[DeadLetter]:
+    """Letters in order of arrival. Raises UsageError for a stream or reason that none has."""
+    rows = conn.execute(
+        """select d.dead_letter_id, s.name, s.topic, d.partition, d."offset", d.reason, d.error, d.contract_digest, d.raw,
+                  d.append_time, d.created_at, d.outcome
+           from stream.dead_letter d join stream.stream s using (stream_id)
+           where (%(stream)s::text is null or s.name = %(stream)s) and (%(reason)s::text is null or d.reason = %(reason)s)
+             and (%(ids)s::bigint[] is null or d.dead_letter_id = any(%(ids)s))
+             and (not %(open)s or d.outcome is null or d.outcome <> all(%(final)s))
+           order by d.dead_letter_id limit %(limit)s""",
+        {
+            "stream": chosen.stream,
+            "reason": chosen.reason,
+            "ids": None if chosen.ids is None else list(chosen.ids),
+            "open": chosen.open_only,
+            "final": list(FINAL),
+            "limit": chosen.limit,
+        },
+    ).fetchall()
+    if not rows:
+        _check(conn, chosen)
+    return [DeadLetter(*row) for row in rows]
+
+
+def _check(conn: psycopg.Connection, chosen: Chosen) -> None:
+    found = summary(conn)
+    for given, column in ((chosen.stream, "stream"), (chosen.reason, "reason")):
+        known = sorted({str(row[column]) for row in found})
+        if given is not None and given not in known:
+            near = did_you_mean(given, known) or (f"there are: {', '.join(known)}" if known else "there is none at all")
+            raise UsageError(f"no dead letter of {column} {given!r}", hint=near)
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What became of the letters: how many by outcome (accepted, duplicate, or the reason they are dead again)."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+
+
+def find_streams(conn: psycopg.Connection, acceptance: Acceptance) -> list[Stream]:
+    """The streams whose letters a definition of this acceptance may replay: all equal but for the contract's rules."""
+    rows = conn.execute("select stream_id from stream.stream order by stream_id").fetchall()
+    streams = [find_stream(conn, row[0]) for row in rows]
+    return [s for s in streams if replace(s.acceptance, contract_digest=acceptance.contract_digest) == acceptance]
+
+
+def replay(conn: psycopg.Connection, stream: Stream, decoder: Decoder, chosen: Chosen, now_us: int) -> Replayed:
+    """Judge the chosen letters of a stream again, in order of offset; one transaction a partition.
+
+    Workers may run: one that holds the partition is fenced when a letter was accepted and begins again with it
+    remembered. ``now_us``: the moment of re-entry (microseconds).
+    """
+    outcomes: Counter[str] = Counter()
+    open_ones = replace(chosen, stream=None, open_only=True, limit=_AT_ONCE)
+    partitions = conn.execute(
+        "select distinct partition from stream.dead_letter where stream_id = %s order by 1", (stream.stream_id,)
+    ).fetchall()
+    for (partition,) in partitions:
+        with conn.transaction():
+            outcomes += _replay_partition(conn, (stream, decoder, open_ones, now_us), partition)
+    return Replayed(outcomes)
+
+
+def _replay_partition(
+    conn: psycopg.Connection, how: tuple[Stream, Decoder, Chosen, int], partition: int
+) -> Counter[str]:
+    from ct_assets.streaming.messages import Messages
+
+    stream, decoder, chosen, now_us = how
+    row = conn.execute(
+        """select top, frontier, replays from stream.partition where stream_id = %s and partition = %s
+           for no key update""",
+        (stream.stream_id, partition),
+    ).fetchone()
+    found = conn.execute(
+        """select "offset", raw from stream.dead_letter where stream_id = %s and partition = %s
+             and (%s::text is null or reason = %s) and (%s::bigint[] is null or dead_letter_id = any(%s))
+             and (outcome is null or outcome <> all(%s)) order by "offset" limit %s""",
+        (
+            stream.stream_id,
+            partition,
+            chosen.reason,
+            chosen.reason,
+            *[list(chosen.ids) if chosen.ids else None] * 2,
+            list(FINAL),
+            chosen.limit,
+        ),
+    ).fetchall()
+    if not found or row is None:
+        return Counter()
+    offsets = [r[0] for r in found]
+    messages = Messages.from_values([bytes(r[1]) for r in found], partition, offsets, now_us)
+    accepted = _judged(conn, (stream, decoder), messages, (partition, row[0], row[1]))
+    outcome = {int(o): "accepted" for o in accepted.events[OFFSET]} | {
+        offsets[d.index]: d.reason for d in accepted.dead
+    }
+    decided = [outcome.get(o, "duplicate") for o in offsets]
+    if len(accepted.events):
+        _store(
+            conn,
+            stream,
+            accepted.events,
+            ChunkPlace(partition, min(outcome), max(offsets) + 1, next_commit_id(conn), row[0], row[2] + 1),
+        )
+    conn.execute(
+        """update stream.dead_letter d set replayed_at = clock_timestamp(), outcome = u.outcome
+           from unnest(%s::bigint[], %s::text[]) u ("offset", outcome)
+           where d.stream_id = %s and d.partition = %s and d."offset" = u."offset" """,
+        (offsets, decided, stream.stream_id, partition),
+    )
+    return Counter(decided)
+
+
+def _judged(
+    conn: psycopg.Connection, how: tuple[Stream, Decoder], messages: Messages, state: tuple[int, int | None, int | None]
+) -> Accepted:
+    """Decode and judge against what the partition remembers."""
+    from ct_assets.streaming.accept import Acceptor
+
+    stream, decoder = how
+    partition, top, frontier = state
+    acceptor = Acceptor(stream.acceptance, stream.ingestion_lag_us)
+    if top is not None:
+        since = top - stream.acceptance.out_of_orderness_us - stream.acceptance.dedup_horizon_us
+        kept = replay_frames(conn, stream, partition, since)
+        acceptor.restore(partition, top=top, frontier=frontier, events=kept)
+    return acceptor.accept(decoder.decode(messages), messages, first_read_us=None)
+
+
+def _store(conn: psycopg.Connection, stream: Stream, events: pl.DataFrame, place: ChunkPlace) -> None:
+    """One chunk, the online rows, and a higher epoch: a worker that holds the partition must remember these events too."""
+    from ct_assets.adapters.stream.online import write_rows
+    from ct_assets.adapters.stream.versions import ready_tables
+
+    events = events.sort(PARTITION, OFFSET)
+    insert_chunk(conn, stream, place, events)
+    for table in ready_tables(conn, stream):
+        write_rows(conn, table, events, place.commit_id)
+    conn.execute(
+        """update stream.partition set replays = replays + 1, epoch = epoch + 1, events = events + %s
+           where stream_id = %s and partition = %s""",
+        (len(events), stream.stream_id, place.partition),
+    )
+
+
+def as_json(letter: DeadLetter) -> dict[str, Any]:
+    """A letter as one JSON value; bytes that are no UTF-8 come as base64."""
+    import base64
+
+    found: dict[str, Any] = {k: v for k, v in letter.__dict__.items() if k != "raw"}
+    raw = bytes(letter.raw)
+    try:
+        return found | {"raw": raw.decode()}
+    except UnicodeDecodeError:
+        return found | {"raw": base64.b64encode(raw).decode(), "raw_base64": True}

@@ -1,0 +1,152 @@
+"""Values of a definition at many (entity, moment) pairs in the past, from the stored events: training sets.
+
+What goes here: which events such a question needs, slices that bound memory. What does not: the window kernel
+(``streaming.windows``), Feast's interface (``adapters.feast``).
+
+By default a value is read as it was known at its moment, which is what serving would have answered; ``corrected`` sees late
+events too. Every label row stays, in its order: an entity without events counts 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from ct_assets.adapters.stream.chunks import KNOWN, EventQuery, event_frames
+from ct_assets.errors import UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    import polars as pl
+    import psycopg
+
+    from ct_assets.adapters.storage import Storage
+    from ct_assets.adapters.stream.online import OnlineTable
+
+Reading = Literal["as_known", "corrected"]
+SLICE_LABELS = 1_000_000  # labels evaluated at a time, in order of their moments
+
+
+@dataclass(frozen=True)
+class Request:
+    """How to read. ``known_by``: one moment (microseconds) for all labels instead of each its own; ``version``: only
+    what an online reader of that version saw (then ``reading`` is ``corrected``)."""
+
+    reading: Reading = "as_known"
+    at: str = "at"
+    known_by: int | None = None
+    version: Mapping[int, tuple[int, int]] | None = None
+    storage: Storage | None = None
+
+
+def training_frame(
+    conn: psycopg.Connection, table: OnlineTable, labels: pl.DataFrame, request: Request | None = None
+) -> pl.DataFrame:
+    """``labels`` with one column an aggregate; same rows, same order, whatever else they hold.
+
+    ``labels`` has the entity's column and ``request.at`` (a Datetime, or integer microseconds UTC). Memory holds the
+    events of the labels' entities in the span of one slice of labels. Raises UsageError for a missing column.
+    """
+    import numpy as np
+    import polars as pl
+
+    request = request or Request()
+    moments = _moments(table, labels, request)
+    order = np.argsort(moments, kind="stable")
+    parts = []
+    for start in range(0, len(order), SLICE_LABELS):
+        part = order[start : start + SLICE_LABELS]
+        parts.append(_slice(conn, table, labels[part], moments[part], request))
+    if not parts:
+        return labels.hstack(_empty(table, labels, request))
+    values = pl.concat(parts)
+    back = np.empty(len(order), np.int64)
+    back[order] = np.arange(len(order))
+    return labels.hstack(values[back])
+
+
+def _slice(
+    conn: psycopg.Connection, table: OnlineTable, labels: pl.DataFrame, moments: np.ndarray, request: Request
+) -> pl.DataFrame:
+    from ct_assets.streaming.windows import evaluate
+
+    events = _events(conn, table, labels, (int(moments.min()), int(moments.max())), request)
+    known = None
+    if request.known_by is not None:
+        known = moments * 0 + request.known_by
+    elif request.reading == "as_known" and request.version is None:
+        known = moments
+    return evaluate(table.definition, events, labels[table.definition.entity], moments, as_known_at=known)
+
+
+def _events(
+    conn: psycopg.Connection, table: OnlineTable, labels: pl.DataFrame, span: tuple[int, int], request: Request
+) -> pl.DataFrame:
+    """The events that labels of this slice can see: of their entities, kept by a filter, in reach of a window."""
+    import polars as pl
+
+    from ct_assets.adapters.stream.online_rows import matches
+    from ct_assets.adapters.stream.state import find_stream
+
+    definition = table.definition
+    stream = find_stream(conn, table.stream_id)
+    columns = dict.fromkeys((definition.entity, definition.acceptance.event_time, *definition.columns))
+    query = EventQuery(
+        since=span[0] - definition.max_window_us,
+        until=span[1],
+        known_by=request.known_by if request.known_by is not None else _latest(span, request),
+        version=request.version,
+        columns=tuple(columns),
+    )
+    kept = pl.any_horizontal([matches(where) for where in table.layout.filters])
+    wanted = labels.select(definition.entity).unique()
+    frames = [
+        frame.filter(kept).join(
+            wanted.cast({definition.entity: frame.schema[definition.entity]}), on=definition.entity, how="semi"
+        )
+        for frame in event_frames(conn, stream, query, request.storage)
+    ]
+    return pl.concat(frames) if frames else _no_events(table)
+
+
+def _latest(span: tuple[int, int], request: Request) -> int | None:
+    return span[1] if request.reading == "as_known" and request.version is None else None
+
+
+def _no_events(table: OnlineTable) -> pl.DataFrame:
+    import polars as pl
+
+    from ct_assets.streaming.rules import dtype
+
+    definition = table.definition
+    columns = dict.fromkeys((definition.entity, definition.acceptance.event_time, *definition.columns))
+    schema: dict[str, Any] = {name: dtype(definition.schema.column(name), definition.acceptance) for name in columns}
+    places = {"_partition": pl.Int32, "_offset": pl.Int64, "_append_time": pl.Int64, KNOWN: pl.Int64}
+    return pl.DataFrame(schema={**schema, **places})
+
+
+def _empty(table: OnlineTable, labels: pl.DataFrame, request: Request) -> pl.DataFrame:
+    import numpy as np
+
+    from ct_assets.streaming.windows import evaluate
+
+    return evaluate(table.definition, _no_events(table), labels[table.definition.entity], np.empty(0, np.int64))
+
+
+def _moments(table: OnlineTable, labels: pl.DataFrame, request: Request) -> np.ndarray:
+    import polars as pl
+
+    for name in (table.definition.entity, request.at):
+        if name not in labels.columns:
+            near = did_you_mean(name, labels.columns) or f"columns: {', '.join(labels.columns)}"
+            raise UsageError(f"the labels have no column {name!r}", hint=near)
+    moments = labels[request.at]
+    if isinstance(moments.dtype, pl.Datetime):
+        moments = moments.dt.epoch("us")
+    if moments.null_count() or not moments.dtype.is_integer():
+        raise UsageError(
+            f"column {request.at!r} must hold a moment in every row", hint="UTC timestamps or integer microseconds"
+        )
+    return moments.cast(pl.Int64).to_numpy()

@@ -1,0 +1,1 @@
+"""Tests of Feast's plug-ins, with the real Feast."""

@@ -1,0 +1,113 @@
+"""`ct features get`, `ct stream plan|deploy` and `ct dead-letter` as a person runs them.
+
+Why the answers are compared as JSON: scripts read stdout, and every line of it must be one value.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from ct_assets.adapters.postgres.connect import connect
+from ct_assets.adapters.stream import online, state
+from ct_assets.cli.dead_letter import dead_letter
+from ct_assets.cli.features import features
+from ct_assets.cli.stream_deploy import deploy, plan
+from ct_assets.errors import CtError
+from ct_assets_tests.adapters.stream import worlds
+from ct_assets_tests.adapters.stream.worlds import START, Given, M, Writer
+
+OLD = "  - {name: n, function: count, window: 5m}\n  - {name: s, function: sum, column: paid, window: 1h}\n"
+NEW = "  - {name: n, function: count, window: 10m}\n  - {name: s, function: sum, column: paid, window: 1h}\n"
+
+
+@pytest.fixture
+def folder(pg_url: str, tmp_path: Path, ct_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Definitions `old` (running, with three events of user 1 lately) and `new`."""
+    monkeypatch.setenv("CT_DATABASE_URL", pg_url)
+    definition = worlds.definition(tmp_path / "old", OLD)
+    worlds.definition(tmp_path / "new", NEW)
+    now = round(time.time() * 1e6) - START
+    with connect(pg_url, autocommit=True) as conn:
+        stream = state.open_stream(conn, "visits", definition.acceptance, worlds.identity())
+        writer = Writer(conn, stream, [online.ensure(conn, stream, definition)])
+        dead = [state.DeadLetterRow(0, 9, "poison", "no JSON", definition.acceptance.contract_digest, b"{", None)]
+        events = [
+            Given(1, now - 7 * M, paid=Decimal("2.50")),
+            Given(1, now - M, paid=Decimal("0.25")),
+            Given(1, now - M // 2),
+        ]
+        writer.commit(worlds.accepted(events), dead=dead)
+    return tmp_path
+
+
+def run(command: click.Command, *arguments: str, code: int = 0) -> Result:
+    found = CliRunner().invoke(command, list(arguments))
+    assert found.exit_code == code, (found.output, found.exception)
+    return found
+
+
+def as_json(command: click.Command, *arguments: str, code: int = 0) -> list[Any]:
+    return [json.loads(line) for line in run(command, *arguments, "--json", code=code).stdout.splitlines()]
+
+
+def test_features_now_then_and_as_known(folder: Path) -> None:
+    values, unknown = as_json(features, "get", "--view", "visits", "--entity", "who=1", "--entity", "who=2")
+    assert (values["who"], values["n"], values["s"]) == (1, 2, "2.75")
+    assert (unknown["who"], unknown["n"], unknown["s"]) == (2, 0, "0.00")
+    assert values["watermark"].startswith("20")
+    (then,) = as_json(features, "get", "--view", "visits", "--entity", "who=1", "--at", "2026-01-01T00:00:00Z")
+    assert (then["n"], then["at"][:19]) == (0, "2026-01-01T00:00:00")
+    (known,) = as_json(
+        features, "get", "--view", "visits", "--entity", "who=1", "--as-known-at", "2026-01-01T00:00:00Z"
+    )
+    assert (known["n"], known["s"]) == (0, "0.00")
+    assert "watermark" in run(features, "get", "--view", "visits", "--entity", "who=1").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--view", "visit", "--entity", "who=1"), "did you mean 'visits'"),
+        (("--view", "visits", "--entity", "wo=1"), "did you mean 'who'"),
+        (("--view", "visits", "--entity", "who=x"), "who is an integer"),
+        (("--view", "visits", "--entity", "who=1", "--at", "2026-01-01"), "is no ISO 8601 time"),
+    ],
+)
+def test_features_wrong_usage_teaches(folder: Path, arguments: tuple[str, ...], message: str) -> None:
+    found = CliRunner().invoke(features, ["get", *arguments])
+    assert isinstance(found.exception, CtError)
+    assert found.exception.exit_code == 2
+    assert message in str(found.exception)
+
+
+def test_plan_deploy_and_back(folder: Path) -> None:
+    old, new = str(folder / "old/visits.yaml"), str(folder / "new/visits.yaml")
+    (planned,) = as_json(plan, "--definition", new)
+    assert (planned["action"], planned["changes"]) == ("build", ["~ n: window_us 300000000 -> 600000000"])
+    (done,) = as_json(deploy, "--definition", new)
+    assert (done["switched"], done["different"], done["equal"], done["changed"]) == (True, 0, 1, {"n": [1, 1]})
+    (value,) = as_json(features, "get", "--view", "visits", "--entity", "who=1")
+    assert (value["n"], value["s"]) == (3, "2.75")
+    assert as_json(plan, "--definition", new)[0]["action"] == "nothing"
+    (back,) = as_json(deploy, "--definition", old, "--back")
+    assert back["to"] == planned["active_hash"]
+    assert as_json(features, "get", "--view", "visits", "--entity", "who=1")[0]["n"] == 2
+    assert as_json(plan, "--definition", new)[0]["action"] == "switch"
+
+
+def test_dead_letters_listed_shown_and_replayed(folder: Path) -> None:
+    (row,) = as_json(dead_letter, "list")
+    assert (row["stream"], row["reason"], row["letters"], row["came_back"]) == ("visits", "poison", 1, 0)
+    (shown,) = as_json(dead_letter, "show", "--reason", "poison")
+    assert (shown["partition"], shown["offset"], shown["raw"]) == (0, 9, "{")
+    (again,) = as_json(dead_letter, "replay", "--definition", str(folder / "old/visits.yaml"), code=1)
+    assert again["outcomes"] == {"poison": 1}
+    assert "visits/0@9  poison: no JSON (replayed: poison)" in run(dead_letter, "show").stdout
