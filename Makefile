@@ -6,7 +6,7 @@ BIN := .venv/bin
 # Where the environment forbids .pyc files every process would compile its imports again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install install-dev demo test check format bench soak ui lock clean
+.PHONY: help install install-dev demo test check format bench soak guards ui lock clean
 
 help: ## print these verbs
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,7 +37,10 @@ bench: install-dev ## measure: ours, the peer, the ratio, the target
 	@set -e; for script in ct_assets_tests/bench/bench_*.py; do echo "== $$script"; $(BIN)/python $$script; done
 
 soak: install-dev ## long random tests with printed seeds
-	@$(BIN)/python -m ct_assets_tests.faults.soak_kill --kills 100
+	@$(BIN)/python -m ct_assets_tests.faults.soak_kill --kills 100 $(ARGS)
+
+guards: install-dev ## remove each guard in a copy: its fault test must fail (make guards ARGS="--only F12")
+	@$(BIN)/python -m ct_assets_tests.faults.guards $(ARGS)
 
 ui: install ## the Dagster UI and daemon on the embedded database
 	@$(BIN)/ct ui

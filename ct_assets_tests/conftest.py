@@ -17,6 +17,9 @@ from pathlib import Path
 import pytest
 
 from ct_assets.settings import Settings, load
+from ct_assets_tests.kafka_broker import kafka, kafka_alone, kafka_url, stop_broker
+
+__all__ = ["kafka", "kafka_alone", "kafka_url"]
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
@@ -38,10 +41,11 @@ def _shared_folder(factory: pytest.TempPathFactory) -> Path:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """The controlling process stops the server and removes its data, also after a failed run."""
+    """The controlling process stops the servers and removes their data, also after a failed run."""
     if hasattr(session.config, "workerinput"):
         return
     factory = getattr(session.config, "_tmp_path_factory", None)
+    stop_broker(factory)
     home = factory.getbasetemp() / "pg-home" if factory is not None else None
     if home is None or not home.exists():
         return
@@ -62,7 +66,12 @@ def _no_settings_from_the_shell(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def pg_server_url(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """URL of the session's embedded server (database ``postgres``), shared by all workers."""
+    """URL of the session's embedded server (database ``postgres``), shared by all workers.
+
+    ``TEST_POSTGRES_URL`` names one that is up already and stays up (``faults.guards`` runs pytest a hundred times).
+    """
+    if given := os.environ.get("TEST_POSTGRES_URL"):
+        return given
     from ct_assets.adapters.postgres.server import Server
 
     folder = _shared_folder(tmp_path_factory)
@@ -71,12 +80,16 @@ def pg_server_url(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def pg_template(pg_server_url: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Name of a migrated database that tests copy."""
+    """Name of a migrated database that tests copy; other migrations, other name."""
+    import hashlib
+
     import psycopg
 
+    from ct_assets.adapters.postgres import migrations
     from ct_assets.adapters.postgres.migrate import migrate
 
-    name = "ct_template"
+    versions = sorted((Path(str(migrations.__file__)).parent / "versions").glob("*.*"))
+    name = f"ct_template_{hashlib.sha256(b''.join(path.read_bytes() for path in versions)).hexdigest()[:12]}"
     with _alone(_shared_folder(tmp_path_factory), "template"), psycopg.connect(pg_server_url, autocommit=True) as conn:
         if not conn.execute("select 1 from pg_database where datname = %s", (name,)).fetchone():
             conn.execute(f"create database {name}_new".encode())

@@ -25,6 +25,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "model": ("ct_assets.cli.model", "model", "List and show model versions, gates and the champion."),
     "predict": ("ct_assets.cli.predict", "predict", "Read the champion's published forecasts."),
     "sample": ("ct_assets.cli.sample", "sample", "Write seeded sample data with its planted truth."),
+    "events": ("ct_assets.cli.events", "events", "Bring events to a Kafka topic or an embedded log."),
+    "stream": ("ct_assets.cli.stream", "stream", "Rolling aggregates of events: for files, or live on a topic."),
     "demo": ("ct_assets.cli.demo", "demo", "Run the whole way once on sample data and check its own claims."),
     "ui": ("ct_assets.cli.ui", "ui", "Start the Dagster UI and daemon on this installation."),
     "url": ("ct_assets.cli.database", "url", "Print the PostgreSQL URL and leave the server running."),

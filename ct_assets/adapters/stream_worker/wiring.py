@@ -1,0 +1,83 @@
+"""A worker made of real parts: database, source, decoder, metrics port.
+
+What goes here: opening and closing them in order. What does not: any decision while the worker runs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ct_assets.adapters.postgres.connect import connect, url_for
+from ct_assets.adapters.stream_worker.metrics import Liveness, Metrics, MetricsServer
+from ct_assets.adapters.stream_worker.worker import Options, Wiring, Worker, own_name
+
+if TYPE_CHECKING:
+    from ct_assets.settings import Settings
+    from ct_assets.streaming.definition import Definition
+
+
+def open_worker(
+    settings: Settings,
+    definitions: Sequence[Definition],
+    source_url: str,
+    options: dict[str, Any],
+    say: Callable[[str], None],
+) -> tuple[Worker, int, Callable[[], None]]:
+    """A worker ready to run, the port of its metrics, and what closes the port.
+
+    Registers the stream and each definition's version on first use (``ct stream deploy`` is for changing one that runs).
+    """
+    from ct_assets.adapters.crash import crash_at
+    from ct_assets.adapters.events.port import open_source
+    from ct_assets.adapters.postgres.migrate import migrate
+    from ct_assets.adapters.stream import online, state
+    from ct_assets.streaming.decode import JsonDecoder
+
+    acceptance = definitions[0].acceptance
+    url = url_for(settings, "stream")
+    migrate(url)
+    with connect(url, autocommit=True) as conn:
+        source = open_source(source_url, settings)
+        try:
+            stream = state.open_stream(conn, definitions[0].schema.name, acceptance, source.identity())
+        finally:
+            source.close()
+        tables = [online.ensure(conn, stream, definition) for definition in definitions]
+    liveness = Liveness(options["stall_seconds"])
+    metrics = Metrics(stream.name, liveness)
+    server = MetricsServer(metrics, options["metrics_port"])
+    wiring = Wiring(
+        url=url,
+        open_source=lambda: open_source(source_url, settings),
+        stream=stream,
+        acceptance=acceptance,
+        tables=tables,
+        decoder=JsonDecoder(definitions[0].schema, acceptance),
+        metrics=metrics,
+        say=say,
+        beat=_beat(options.get("heartbeat_fd")),
+        crash=crash_at(settings.crash_at),
+    )
+    chosen = Options(
+        group=options.get("group") or f"ct-{definitions[0].name}",
+        owner=own_name(),
+        max_messages=options["max_messages"],
+        until_idle=options["until_idle"],
+    )
+    return Worker(wiring, chosen), server.port, server.close
+
+
+def _beat(pipe: int | None) -> Callable[[], None]:
+    """A function that tells the supervisor that there is progress; does nothing without one."""
+    if pipe is None:
+        return lambda: None
+
+    def beat() -> None:
+        try:
+            os.write(pipe, b".")
+        except OSError:  # the supervisor died: go on, someone may still want the work done
+            return
+
+    return beat

@@ -1,0 +1,167 @@
+"""`ct stream run`: the worker as a process, its supervisor, its metrics port and its progress line.
+
+What goes here: options, wiring, what people read. What does not: the loop (``adapters.stream_worker``).
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ct_assets.cli.output import emit, say
+from ct_assets.settings import redact
+
+if TYPE_CHECKING:
+    from ct_assets.adapters.events.port import LostData
+    from ct_assets.adapters.stream_worker.worker import Summary, Worker
+    from ct_assets.settings import Settings
+    from ct_assets.streaming.definition import Definition
+
+
+@click.command()
+@click.option(
+    "--definition",
+    "paths",
+    multiple=True,
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="StreamAggregates file; may come several times: they share the consumer.",
+)
+@click.option("--source", "source_url", required=True, help="kafka://HOST:PORT/TOPIC or log://DIR.")
+@click.option("--until-idle", is_flag=True, help="End when everything in the topic is committed.")
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 64), help="Processes that share it.")
+@click.option("--group", help="Consumer group; default ct-<name of the first definition>.")
+@click.option("--max-messages", default=100_000, show_default=True, type=click.IntRange(1), help="Largest batch.")
+@click.option("--metrics-port", default=0, show_default="a free one", type=click.IntRange(0, 65535))
+@click.option(
+    "--stall-seconds",
+    default=60.0,
+    show_default=True,
+    type=click.FloatRange(1),
+    help="Waiting messages and no progress for so long: restart.",
+)
+@click.option("--supervise/--no-supervise", default=None, help="Restart after a crash; default unless --until-idle.")
+@click.option("--heartbeat-fd", type=int, hidden=True)
+@click.option("--json", "as_json", is_flag=True, help="The summary as one JSON line.")
+@click.pass_context
+def run(ctx: click.Context, /, paths: tuple[Path, ...], source_url: str, **options: Any) -> None:
+    """Turn a topic into rolling aggregates, online rows and an offline log, effectively once.
+
+    Runs until SIGTERM or Ctrl-C (it commits what is in hand first), or with --until-idle until the topic is read to
+    its end. Kill it at any moment: the next start goes on from the last commit and gives the same values.
+    """
+    supervised = options["supervise"]
+    if supervised is None:
+        supervised = not options["until_idle"]
+    if (supervised or options["workers"] > 1) and options["heartbeat_fd"] is None:
+        raise click.exceptions.Exit(_supervise(options))
+    from ct_assets.settings import load
+
+    summary = run_worker(load(), paths, source_url, options)
+    emit(summary.as_json(), options["as_json"], describe(summary))
+
+
+def _supervise(options: dict[str, Any]) -> int:
+    from ct_assets.adapters.stream_worker.supervise import Supervisor
+
+    arguments, skip = [], False
+    for argument in sys.argv[1:]:  # the child's own command line is this one, for one worker
+        if skip or argument in ("--supervise", "--no-supervise") or argument.startswith("--workers="):
+            skip = False
+        elif argument == "--workers":
+            skip = True
+        else:
+            arguments.append(argument)
+    command = [sys.executable, "-m", "ct_assets.cli", *arguments, "--no-supervise"]
+    return Supervisor(command, options["workers"], say, stall_seconds=options["stall_seconds"]).run()
+
+
+def run_worker(settings: Settings, paths: tuple[Path, ...], source_url: str, options: dict[str, Any]) -> Summary:
+    """Wire one worker and run it to its end; SIGTERM and SIGINT stop it after the batch in hand."""
+    from ct_assets.adapters.events.port import LostData
+    from ct_assets.streaming.definition import load_definition, shared_acceptance
+
+    definitions = [load_definition(path) for path in paths]
+    shared_acceptance(definitions)
+    from ct_assets.adapters.stream_worker.wiring import open_worker
+
+    worker, metrics_port, close = open_worker(settings, definitions, source_url, options, say)
+    say(f"metrics: http://127.0.0.1:{metrics_port}/metrics   liveness: /healthz")
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, worker.stop)
+    ended = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(worker, ended), daemon=True)
+    if sys.stderr.isatty():
+        watcher.start()
+    try:
+        return worker.run()
+    except LostData as lost:
+        _record(settings, definitions[0], source_url, lost)
+        raise
+    finally:
+        ended.set()
+        close()
+
+
+def _record(settings: Settings, definition: Definition, source_url: str, lost: LostData) -> None:
+    """An incident: what the state needs next is gone, and a person decides."""
+    from ct_assets.adapters import incidents
+    from ct_assets.adapters.postgres.connect import connect, url_for
+
+    with connect(url_for(settings, "ledger")) as conn:
+        number = incidents.report(
+            conn,
+            incidents.Incident(
+                pipeline=definition.name,
+                dataset=definition.schema.name,
+                day=None,
+                rule=re.sub(r"(?<!^)(?=[A-Z])", "_", type(lost).__name__).lower(),
+                message=lost.message,
+                contract=definition.schema.digest,
+                detail={
+                    "source": redact(source_url),
+                    **{k: v for k, v in vars(lost).items() if isinstance(v, int | str)},
+                },
+            ),
+        )
+    say(f"incident {number} is open: `ct status` shows it")
+
+
+def _watch(worker: Worker, ended: threading.Event) -> None:
+    """One line on a terminal, written over every second."""
+    before, at = 0, time.monotonic()
+    while not ended.wait(1.0):
+        done, now = worker.summary.messages, time.monotonic()
+        rate = (done - before) / (now - at)
+        before, at = done, now
+        sys.stderr.write(f"\r\x1b[K{progress_line(worker, rate)}")
+        sys.stderr.flush()
+    sys.stderr.write("\n")
+
+
+def progress_line(worker: Worker, rate: float) -> str:
+    """``messages · rate · lag · watermark delay · late · repeats · dead letters``."""
+    s = worker.summary
+    return (
+        f"{s.messages:,} messages · {rate:,.0f}/s · {worker.lag:,} waiting · {s.late:,} late · "
+        f"{s.duplicates:,} repeats · {sum(s.dead.values()):,} dead letters"
+    )
+
+
+def describe(summary: Summary) -> str:
+    """The summary as two lines."""
+    dead = ", ".join(f"{n} {reason}" for reason, n in sorted(summary.dead.items())) or "none"
+    rate = summary.messages / summary.seconds if summary.seconds else 0
+    return (
+        f"{summary.messages:,} messages, {summary.events:,} accepted, {summary.late:,} late but in time, "
+        f"{summary.duplicates:,} repeats; dead letters: {dead}\n"
+        f"{summary.commits} commits in {summary.seconds:.1f} s ({rate:,.0f} messages/s)"
+        + (f", began again {summary.restarts} times" if summary.restarts else "")
+    )

@@ -1,0 +1,1 @@
+"""Tests of the stream worker as a process."""
