@@ -177,14 +177,13 @@ class LogSource:
             raise self._vanished(missing) from missing
 
     def _vanished(self, missing: FileNotFoundError) -> Exception:
-        """What a missing file means: the log's folder goes file by file when somebody deletes it (F48), a segment alone (F47)."""
-        gone = [p for p in self._cursors if not partition_folder(self._folder, p).is_dir()]
-        if gone or not (self._folder / "topic.json").exists():
-            found, _ = _topic(self._folder)
+        """What a missing file means: a whole log goes file by file when somebody deletes it (F48), a segment alone (F47)."""
+        found, _ = _topic(self._folder)
+        left = {p: _first_held(partition_folder(self._folder, p)) for p in self._cursors}
+        if found != self._id or None in left.values():
             return TopicRecreated(self._id, found if found != self._id else "")
         for p, cursor in self._cursors.items():
-            begin = segments(partition_folder(self._folder, p))[0]
-            if cursor.next_offset < begin:
+            if cursor.next_offset < (begin := left[p] or 0):
                 return OffsetOutOfRange(p, cursor.next_offset, begin)
         return missing
 
@@ -224,6 +223,13 @@ def _topic(folder: Path) -> tuple[str, str]:
     except FileNotFoundError:
         return "", ""
     return found["id"], found["topic"]
+
+
+def _first_held(folder: Path) -> int | None:
+    try:
+        return segments(folder)[0]
+    except FileNotFoundError:
+        return None
 
 
 def _messages(found: list[tuple[int, Records]]) -> Messages:
