@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ct_assets.adapters.clock import Clock, SystemClock
 from ct_assets.adapters.crash import Crash, no_crash
+from ct_assets.adapters.events.port import LostData, SourceError
 from ct_assets.adapters.postgres.connect import DatabaseUnreachable, connect
 from ct_assets.adapters.stream import state
 from ct_assets.adapters.stream_worker.committer import Batch, Committed, Committer
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 1.0  # how often lag, watermarks and heartbeats are looked at
 RETRY_SECONDS = 0.2
-PATIENCE_SECONDS = 120.0  # how long a database may stay away before the worker gives up
+PATIENCE_SECONDS = 120.0  # how long database or broker may stay away before the worker gives up
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,10 @@ class Worker:
                     self._pass()
                 except Exception as error:  # noqa: BLE001 - `_failed` raises it again unless beginning again mends it
                     self._failed(error)
-            self._leave()
+            try:
+                self._leave()
+            except Exception as error:  # noqa: BLE001 - as above; what was in hand is the next worker's to read again
+                self._failed(error)
         finally:
             self._discarding = True
             self._committer.close()
@@ -173,6 +177,7 @@ class Worker:
         self._lag = {p: max(0, ends[p] - positions[p]) for p in held if p in positions}
         if self._committer.idle:
             state.heartbeat(self._reader(), self._wiring.stream, self._options.owner, self._lag)
+            self._failing_since = None  # source and database both answered
         metrics = self._wiring.metrics
         metrics.lag(self._lag)
         metrics.watermarks(self._session.watermarks, int(self._wiring.clock.now().timestamp() * 1e6))
@@ -268,10 +273,13 @@ class Worker:
 
 
 def _mendable(error: Exception) -> bool:
-    """Whether beginning again can help: the database went away, or another worker holds a partition."""
+    """Whether beginning again can help: database or broker went away, or another worker holds a partition."""
     import psycopg
 
-    return isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError, DatabaseUnreachable, state.Fenced))
+    if isinstance(error, LostData):
+        return False
+    passing = (psycopg.OperationalError, psycopg.InterfaceError, DatabaseUnreachable, state.Fenced, SourceError)
+    return isinstance(error, passing)
 
 
 def _first_line(error: Exception) -> str:

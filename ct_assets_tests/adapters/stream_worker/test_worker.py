@@ -147,6 +147,21 @@ def test_f53_the_database_ends_every_connection_in_the_middle(world: World, arri
     assert_equals(world, truth)
 
 
+@pytest.mark.fault("F53")
+def test_f53_connections_that_end_just_before_sigterm_do_not_fail_the_worker(
+    world: World, arrivals: Arrivals, truth: Truth
+) -> None:
+    fill(world.folder, arrivals)
+    worker = world.start("--no-supervise")
+    wait_until(world, lambda conn: offsets(conn) == len(arrivals))
+    worker.send_signal(signal.SIGSTOP)  # so that it cannot notice and connect again before it is told to leave
+    assert cut_connections(world) > 0
+    worker.send_signal(signal.SIGTERM)
+    code, said = ended(worker, signal.SIGCONT)
+    assert code == 0, said
+    assert_equals(world, truth)
+
+
 @pytest.mark.fault("F48")
 def test_f48_a_topic_made_again_is_another_stream(world: World, arrivals: Arrivals) -> None:
     import shutil

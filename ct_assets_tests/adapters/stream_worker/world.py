@@ -58,6 +58,10 @@ class Truth:
         """Every aggregate of one user at ``at``."""
         return oracle.value(self.definition, self._of(user), user, at)
 
+    def values_known(self, user: int, at: int, known: int) -> dict[str, Any]:
+        """Every aggregate of one user at ``at``, from what was known at ``known``."""
+        return oracle.value(self.definition, self._of(user), user, at, known)
+
     def _of(self, user: int) -> list[oracle.Event]:
         if not hasattr(self, "_by_user"):
             self._by_user: dict[int, list[oracle.Event]] = {}
@@ -96,17 +100,18 @@ def truth_of(arrivals: Arrivals) -> Truth:
 
 @dataclass
 class World:
-    """One database and one log."""
+    """One database and one topic: the log in ``folder``, or that of another URL."""
 
     url: str
     folder: Path
     home: Path
+    topic: str | None = None
     started: list[subprocess.Popen[str]] = field(default_factory=list)
 
     @property
     def source(self) -> str:
-        """The log's URL."""
-        return f"log://{self.folder}"
+        """The topic's URL."""
+        return self.topic or f"log://{self.folder}"
 
     def command(self, *more: str) -> list[str]:
         """`ct stream run` on this world."""
