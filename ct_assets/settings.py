@@ -109,6 +109,7 @@ VARIABLES: dict[str, str] = {
     "CT_SCHEMA_REGISTRY_URL": "URL of a Confluent-compatible schema registry",
     "CT_SCHEMA_REGISTRY_USERNAME": "user of the schema registry",
     "CT_SCHEMA_REGISTRY_PASSWORD": "its password (secret)",
+    "CT_STREAM_RETENTION_DAYS": "accepted events and dead letters older than this are removed by the worker (default: never)",
     "CT_CODE_VERSION": "version of the code written to the ledger (default: digest of the installed package)",
     "CT_CRASH_AT": "test only: kill -9 this process when it reaches the named point",
 }
@@ -156,6 +157,7 @@ class Settings:
     s3_access_key: Secret | None = None
     s3_secret_key: Secret | None = None
     quiet_seconds: float = 5.0
+    stream_retention_days: int | None = None
     code_version: str | None = None
     crash_at: str | None = None
     kafka: KafkaSettings = field(default_factory=KafkaSettings)
@@ -210,6 +212,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         s3_access_key=_secret(env, "CT_S3_ACCESS_KEY"),
         s3_secret_key=_secret(env, "CT_S3_SECRET_KEY"),
         quiet_seconds=_seconds(env),
+        stream_retention_days=_days(env, "CT_STREAM_RETENTION_DAYS"),
         code_version=env.get("CT_CODE_VERSION"),
         crash_at=env.get("CT_CRASH_AT"),
         kafka=_kafka(env),
@@ -317,3 +320,12 @@ def _seconds(env: Mapping[str, str]) -> float:
     if not 0 <= value <= 86_400:
         raise UsageError(f"CT_QUIET_SECONDS is {text!r}", hint="expected seconds between 0 and 86400")
     return value
+
+
+def _days(env: Mapping[str, str], name: str) -> int | None:
+    text = env.get(name)
+    if text is None:
+        return None
+    if not text.strip().isdigit() or not 1 <= int(text) <= 36_500:
+        raise UsageError(f"{name} is {text!r}", hint="expected whole days between 1 and 36500; unset: never")
+    return int(text)

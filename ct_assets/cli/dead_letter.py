@@ -5,6 +5,7 @@ What goes here: options and printing. What does not: reading and replaying them 
 
 from __future__ import annotations
 
+from datetime import UTC
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 STREAM = click.option("--stream", help="Name of the stream; default: all.")
 REASON = click.option("--reason", help="poison, null_key, timestamp_out_of_range, contract, future, conflict or late.")
+_COLUMNS = ("stream", "topic", "reason", "letters", "came_back", "last")
 JSON = click.option("--json", "as_json", is_flag=True, help="One JSON value a line.")
 
 
@@ -36,12 +38,14 @@ def list_reasons(stream: str | None, as_json: bool) -> None:
         found = dead_letters.summary(conn, stream)
     if as_json:
         for row in found:
-            emit(row, True)
+            emit(row | {key: row[key].isoformat() for key in ("first", "last")}, True)
         return
     emit(
         None,
         False,
-        table(found, ("stream", "topic", "reason", "letters", "came_back", "last")) if found else "no dead letter",
+        table([row | {"last": f"{row['last'].astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"} for row in found], _COLUMNS)
+        if found
+        else "no dead letter",
     )
 
 
@@ -64,7 +68,7 @@ def show(stream: str | None, reason: str | None, ids: tuple[int, ...], limit: in
         emit(
             value,
             as_json,
-            f"{letter.dead_letter_id}  {place}  {letter.reason}: {letter.error}{came_back}\n    {value['raw']}",
+            f"{letter.dead_letter_id}  {place}  {letter.reason}: {letter.error}{came_back}\n    {_shown(value['raw'])}",
         )
     if not found and not as_json:
         emit(None, False, "no dead letter")
@@ -113,6 +117,11 @@ def replay(path: Path, reason: str | None, ids: tuple[int, ...], as_json: bool) 
             )
     if dead:
         raise click.exceptions.Exit(1)
+
+
+def _shown(raw: str) -> str:
+    """Control characters escaped: a message must not steer the reader's terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in raw)
 
 
 def _connection() -> psycopg.Connection:

@@ -1,4 +1,4 @@
-"""`ct features get`: the values of a view for one entity or more, now or at a moment in the past.
+"""`ct features get`: the values of a view now or at a moment in the past; `ct features check`: online equals offline.
 
 What goes here: options and printing. What does not: reading (``adapters.stream``).
 """
@@ -62,6 +62,57 @@ def get(  # noqa: PLR0913 - one parameter an option
     for values in found:
         lines = [f"{name:24s} {'' if value is None else value}" for name, value in values.items()]
         emit(values, as_json, "\n".join(lines))
+
+
+@features.command()
+@click.option("--view", required=True, help="Name of the view: that of its definition.")
+@click.option("--sample", default=200, show_default=True, type=click.IntRange(0), help="Entities to read now and keep.")
+@click.option(
+    "--hours", default=24.0, show_default=True, type=click.FloatRange(0), help="Recompute reads this far back."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON value.")
+def check(view: str, sample: int, hours: float, as_json: bool) -> None:
+    """Read some entities online, then recompute every kept read from the stored events. Exit 1 when a value differs.
+
+    Also says how many served values late events have changed since (no fault, but what a model was served).
+    """
+    from ct_assets.adapters.clock import SystemClock
+    from ct_assets.adapters.postgres.connect import connect
+    from ct_assets.adapters.postgres.migrate import prepared_url
+    from ct_assets.adapters.storage import open_storage
+    from ct_assets.adapters.stream import consistency
+    from ct_assets.adapters.stream.versions import find_table
+    from ct_assets.settings import load
+
+    settings = load()
+    now = round(SystemClock().now().timestamp() * 1e6)
+    since = now - round(hours * 3.6e9)
+    with connect(prepared_url(settings, "stream"), autocommit=True) as conn:
+        table = find_table(conn, view)
+        consistency.sample_reads(conn, table, consistency.some_entities(conn, table, sample), now)
+        report = consistency.recompute(conn, open_storage(settings), table, since)
+        skew = consistency.as_served(conn, open_storage(settings), table, since)
+    changed = sum(skew.changed.values())
+    found = {
+        "view": view,
+        "definition": report.definition_hash[:12],
+        "reads": report.reads,
+        "values": report.values,
+        "mismatches": report.mismatches,
+        "first": [m.__dict__ for m in report.first],
+        "changed_by_late_events": changed,
+    }
+    lines = [
+        f"{view}: {report.reads} reads with {report.values} values recomputed, {report.mismatches} differ",
+        *(
+            f"  {m.entity} at {_text(m.at_us)} {m.aggregate}: served {m.served}, is {m.recomputed}"
+            for m in report.first
+        ),
+        f"late events have changed {changed} of them since",
+    ]
+    emit(found, as_json, "\n".join(lines))
+    if report.mismatches:
+        raise click.exceptions.Exit(1)
 
 
 def _entity(table: OnlineTable, text: str) -> Any:

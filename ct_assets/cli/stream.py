@@ -1,6 +1,7 @@
 """``ct stream``: rolling aggregates of event streams.
 
-What goes here: the group. What does not: its commands (``stream_compute.py``, ``stream_run.py``).
+What goes here: the group. What does not: its commands (``stream_compute.py``, ``stream_run.py``, ``stream_deploy.py``,
+``stream_status.py``).
 """
 
 from __future__ import annotations
@@ -8,7 +9,9 @@ from __future__ import annotations
 import click
 
 from ct_assets.cli.stream_compute import compute
+from ct_assets.cli.stream_deploy import deploy, plan, retire
 from ct_assets.cli.stream_run import run
+from ct_assets.cli.stream_status import status
 
 
 @click.group()
@@ -18,3 +21,7 @@ def stream() -> None:
 
 stream.add_command(compute)
 stream.add_command(run)
+stream.add_command(plan)
+stream.add_command(deploy)
+stream.add_command(status)
+stream.add_command(retire)

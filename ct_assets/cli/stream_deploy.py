@@ -1,4 +1,4 @@
-"""`ct stream plan` and `ct stream deploy`: a changed definition beside the one that answers, then a switch.
+"""`ct stream plan`, `deploy` and `retire`: a changed definition beside the one that answers, then a switch.
 
 What goes here: options and printing. What does not: building and switching (``adapters.stream.deployment``, ``versions``).
 """
@@ -98,6 +98,29 @@ def deploy(path: Path, back: bool, no_switch: bool, as_json: bool) -> None:
             as_json,
             f"{definition.name}: {definition.hash[:12]} {state}",
         )
+
+
+@click.command()
+@click.option("--view", "name", required=True, help="Name of the definition.")
+@click.option("--version", "hash_", required=True, help="Hash of the version, or its beginning (`ct stream status`).")
+@click.option("--yes", is_flag=True, help="Do it; without, only say what would be done.")
+@JSON
+def retire(name: str, hash_: str, yes: bool, as_json: bool) -> None:
+    """Drop the online table of a version that no longer answers; its events stay, so it can be deployed again.
+
+    A model or Feast view that is pinned to the version cannot read it online any more.
+    """
+    from ct_assets.adapters.stream import versions
+
+    with _connection() as conn:
+        table = versions.find_table(conn, name, hash_)
+        full = table.definition.hash
+        if any(v.is_active for v in versions.listed(conn, name) if v.definition_id == table.definition_id):
+            raise UsageError(f"version {full[:12]} of {name} answers now", hint="switch to another first")
+        if yes:
+            versions.retire(conn, name, full)
+    done = "is dropped" if yes else "would be dropped: say --yes"
+    emit({"name": name, "hash": full, "retired": yes}, as_json, f"{name}: the online table of {full[:12]} {done}")
 
 
 def _made(conn: psycopg.Connection, definition: Definition, found: Plan) -> OnlineTable | None:

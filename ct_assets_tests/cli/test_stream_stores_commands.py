@@ -19,7 +19,8 @@ from ct_assets.adapters.postgres.connect import connect
 from ct_assets.adapters.stream import online, state
 from ct_assets.cli.dead_letter import dead_letter
 from ct_assets.cli.features import features
-from ct_assets.cli.stream_deploy import deploy, plan
+from ct_assets.cli.stream_deploy import deploy, plan, retire
+from ct_assets.cli.stream_status import status
 from ct_assets.errors import CtError
 from ct_assets_tests.adapters.stream import worlds
 from ct_assets_tests.adapters.stream.worlds import START, Given, M, Writer
@@ -111,3 +112,64 @@ def test_dead_letters_listed_shown_and_replayed(folder: Path) -> None:
     (again,) = as_json(dead_letter, "replay", "--definition", str(folder / "old/visits.yaml"), code=1)
     assert again["outcomes"] == {"poison": 1}
     assert "visits/0@9  poison: no JSON (replayed: poison)" in run(dead_letter, "show").stdout
+
+
+def test_status_shows_streams_and_which_version_answers(folder: Path) -> None:
+    as_json(deploy, "--definition", str(folder / "new/visits.yaml"))
+    (found,) = as_json(status)
+    (stream,) = found["streams"]
+    assert (stream["name"], stream["topic"], stream["partitions"], stream["events"]) == ("visits", "log://visits", 1, 3)
+    assert (stream["chunks"], stream["files"]) == (1, 0)
+    assert 30 <= stream["staleness_seconds"] < 600
+    assert [(d["name"], d["state"], d["answers"]) for d in found["definitions"]] == [
+        ("visits", "ready", False),
+        ("visits", "ready", True),
+    ]
+    text = run(status).stdout
+    assert "1 worker, reading" in text
+    assert "UTC" in text
+
+
+def test_status_of_nothing(pg_url: str, ct_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CT_DATABASE_URL", pg_url)
+    assert run(status).stdout == "no stream yet: `ct stream run` makes one\n"
+
+
+def test_letters_that_are_not_there_are_said_to_be_so(folder: Path) -> None:
+    for arguments, message in (
+        (("--id", "99"), "no dead letter 99"),
+        (("--reason", "posion"), "did you mean 'poison'"),
+        (("--stream", "visit"), "did you mean 'visits'"),
+    ):
+        found = CliRunner().invoke(dead_letter, ["show", *arguments])
+        assert isinstance(found.exception, CtError)
+        assert message in str(found.exception)
+
+
+def test_an_old_version_is_retired_only_with_yes_and_never_the_one_that_answers(folder: Path) -> None:
+    new = str(folder / "new/visits.yaml")
+    old = as_json(plan, "--definition", new)[0]["active_hash"]
+    found = CliRunner().invoke(retire, ["--view", "visits", "--version", old, "--yes"])
+    assert isinstance(found.exception, CtError)
+    assert "answers now" in str(found.exception)
+    as_json(deploy, "--definition", new)
+    assert as_json(retire, "--view", "visits", "--version", old[:8]) == [
+        {"name": "visits", "hash": old, "retired": False}
+    ]
+    assert len(as_json(status)[0]["definitions"]) == 2
+    as_json(retire, "--view", "visits", "--version", old[:8], "--yes")
+    assert [d["answers"] for d in as_json(status)[0]["definitions"]] == [True]
+    assert as_json(features, "get", "--view", "visits", "--entity", "who=1")[0]["n"] == 3
+
+
+def test_check_recomputes_what_was_read_and_notices_a_damaged_row(folder: Path, pg_url: str) -> None:
+    (found,) = as_json(features, "check", "--view", "visits")
+    assert (found["reads"], found["values"], found["mismatches"], found["changed_by_late_events"]) == (1, 2, 0, 0)
+    with connect(pg_url, autocommit=True) as conn:
+        name = conn.execute("select table_name from stream.definition").fetchone()
+        assert name is not None
+        conn.execute(f'update online."{name[0]}" set n0 = n0 + 5, t = t || t, m = m || m, c0 = c0 || c0'.encode())
+    (found,) = as_json(features, "check", "--view", "visits", code=1)
+    assert (found["reads"], found["values"]) == (2, 4)
+    assert found["mismatches"] >= 1
+    assert "served" in run(features, "check", "--view", "visits", "--sample", "0", code=1).stdout

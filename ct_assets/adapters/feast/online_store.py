@@ -9,6 +9,7 @@ A live stream view is written by its worker alone. ``push`` and ``write_to_onlin
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -43,6 +44,7 @@ class CtOnlineStoreConfig(FeastConfigBaseModel):
     """No address here: the settings say where the stream database is (CT_STREAM_URL, CT_DATABASE_URL, embedded)."""
 
     type: str = "ct_assets.adapters.feast.online_store.CtOnlineStore"
+    sample: float = 0.0  # share of reads of live views that are kept, to be recomputed offline (determinism)
 
 
 class CtOnlineStore(OnlineStore):
@@ -65,19 +67,27 @@ class CtOnlineStore(OnlineStore):
         """Values now, per entity in order; the event timestamp of a live view is its watermark."""
         features = requested_features or [f.name for f in table.features]
         if NAME_TAG in table.tags:
-            return self._with_connection(lambda conn: self._live(conn, table, entity_keys, features))
+            return self._with_connection(lambda conn: self._live(conn, table, entity_keys, (features, _sample(config))))
         keys = [_key(config, key) for key in entity_keys]
         not_before = clock.now() - table.ttl if table.ttl else None
         place = _place(config, table, features)
         rows = self._with_connection(lambda conn: entity_rows.read(conn, place, keys, not_before))
         return [(None, None) if row is None else (row[0], _parsed(row[1])) for row in rows]
 
-    def _live(self, conn: Any, view: FeatureView, keys: Sequence[EntityKey], features: Sequence[str]) -> list[Read]:
+    def _live(
+        self, conn: Any, view: FeatureView, keys: Sequence[EntityKey], what: tuple[Sequence[str], float]
+    ) -> list[Read]:
+        from ct_assets.adapters.stream.consistency import keep_reads
         from ct_assets.adapters.stream.online_read import read
 
         table = self._table(conn, view)
         now = round(clock.now().timestamp() * 1e6)
-        found = read(conn, table, [_entity(key) for key in keys], now, version=False)
+        features, share = what
+        entities = [_entity(key) for key in keys]
+        kept = share > 0 and random.random() < share  # noqa: S311 - a sample, no secret
+        found = read(conn, table, entities, now, version=kept)
+        if kept:
+            keep_reads(conn, table, entities, now, found)
         watermark = _EPOCH + timedelta(microseconds=found.watermark_us or 0)
         return [(watermark, {name: value_proto(values[name]) for name in features}) for values in found.values]
 
@@ -167,6 +177,10 @@ def value_proto(value: Any) -> Value:
     if isinstance(value, str):
         return Value(string_val=value)
     return Value(string_val=value.isoformat()) if hasattr(value, "isoformat") else Value(double_val=float(value))
+
+
+def _sample(config: RepoConfig) -> float:
+    return config.online_store.sample if isinstance(config.online_store, CtOnlineStoreConfig) else 0.0
 
 
 def _entity(key: EntityKey) -> Any:

@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ct_assets.errors import CtError
 
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from ct_assets.adapters.stream.state import Stream
 
 OFFSET, APPEND, KNOWN, PARTITION = "_offset", "_append_time", "_known_at", "_partition"
+_AT_ONCE = 16  # chunks read from the database at a time
 
 
 class ChunkDamaged(CtError):
@@ -63,11 +63,12 @@ def encode_chunk(events: pl.DataFrame) -> bytes:
     return out.getvalue()
 
 
-def decode_chunk(payload: bytes | memoryview, partition: int) -> pl.DataFrame:
-    """The events of a chunk, with ``_partition``, in order of offset."""
+def decode_chunk(payload: bytes | memoryview, partition: int, columns: list[str] | None = None) -> pl.DataFrame:
+    """The events of a chunk (or these ``columns`` of them), with ``_partition``, in order of offset."""
     import polars as pl
 
-    frame = pl.read_ipc_stream(io.BytesIO(payload))
+    wanted = None if columns is None else [name for name in columns if name != PARTITION]
+    frame = pl.read_ipc_stream(io.BytesIO(payload), columns=wanted)
     places = [pl.col(name).cum_sum() for name in (OFFSET, APPEND, KNOWN)]
     return frame.select(pl.exclude(OFFSET, APPEND, KNOWN), pl.lit(partition, pl.Int32).alias(PARTITION), *places)
 
@@ -119,19 +120,25 @@ def insert_chunk(conn: psycopg.Connection, stream: Stream, place: ChunkPlace, ev
 def event_frames(
     conn: psycopg.Connection, stream: Stream, query: EventQuery, storage: Storage | None = None
 ) -> Iterator[pl.DataFrame]:
-    """The accepted events that ``query`` asks for, a frame a chunk, ascending by partition and offset.
+    """The accepted events that ``query`` asks for, a frame a chunk, ascending by partition and offset; replayed ones last.
 
-    Memory is one chunk at a time. ``storage`` is needed once chunks were compacted. Raises :class:`ChunkDamaged`.
+    Everything that was committed when reading began, once, also while chunks are being compacted. Memory is a few chunks
+    at a time. ``storage`` is needed once chunks were compacted. Raises :class:`ChunkDamaged`.
     """
-    for chunk_id, partition, next_offset, replay, payload, location, digest in _chunks(conn, stream, query):
-        data = payload if location is None else _fetched(storage, location)
-        if hashlib.sha256(data).hexdigest() != digest:
+    columns = None
+    if query.columns is not None:
+        columns = list(dict.fromkeys([*query.columns, stream.event_time, PARTITION, OFFSET, APPEND, KNOWN]))
+    for chunk, skip_below, end in _chunks(conn, stream, query):
+        data = chunk.payload if chunk.location is None else _fetched(storage, chunk.location)
+        if hashlib.sha256(data).hexdigest() != chunk.digest:
             raise ChunkDamaged(
-                f"chunk {chunk_id} of stream {stream.name!r} is not what was committed",
+                f"chunk {chunk.chunk_id} of stream {stream.name!r} is not what was committed",
                 hint="restore the database or the storage from a backup; no event of it was used",
             )
-        frame = decode_chunk(data, partition) if location is None else _parquet(data)
-        frame = _filtered(frame, stream, query, next_offset, replay)
+        frame = _decoded(data, chunk, columns)
+        if chunk.first_offset < skip_below or chunk.next_offset > end:
+            frame = frame.filter(_between(skip_below, end))
+        frame = _filtered(frame, stream, query, chunk)
         if len(frame):
             yield frame
 
@@ -154,39 +161,86 @@ def replay_frames(
     return event_frames(conn, stream, query, storage)
 
 
-def _chunks(conn: psycopg.Connection, stream: Stream, query: EventQuery) -> Iterator[tuple[Any, ...]]:
-    conditions = ["stream_id = %s"]
-    values: list[Any] = [stream.stream_id]
-    for condition, value in (
+@dataclass(frozen=True)
+class _Chunk:
+    """A row of the table."""
+
+    chunk_id: int
+    partition: int
+    first_offset: int
+    next_offset: int
+    replay: int | None
+    payload: bytes
+    location: str | None
+    digest: str
+
+
+_COLUMNS = "chunk_id, partition, first_offset, next_offset, replay, payload, location, digest"
+_NO_END = 2**63 - 1
+
+
+def _chunks(conn: psycopg.Connection, stream: Stream, query: EventQuery) -> Iterator[tuple[_Chunk, int, int]]:
+    """Chunks with the offsets of theirs that count: (chunk, from, to).
+
+    Read some at a time and in separate statements (a cursor would need a transaction), so chunks that were listed may be
+    merged by the next statement: what was read is remembered as an offset, and a merged chunk is read from there on.
+    """
+    ends = conn.execute(
+        """select partition, next_offset, replays from stream.partition
+           where stream_id = %s and (%s::integer[] is null or partition = any(%s)) order by partition""",
+        (stream.stream_id, *[None if query.partitions is None else list(query.partitions)] * 2),
+    ).fetchall()
+    conditions, values = _conditions(query)
+    for partition, end, _ in ends:
+        end = min(end, query.version.get(partition, (-1, 0))[0]) if query.version is not None else end
+        read_to = query.after.get(partition, (-1, 0))[0] if query.after is not None else -1
+        while found := conn.execute(
+            f"""select {_COLUMNS} from stream.chunk where stream_id = %s and partition = %s and next_offset > %s
+                and replay is null and first_offset < %s {conditions} order by next_offset limit {_AT_ONCE}""".encode(),
+            (stream.stream_id, partition, read_to, end, *values),
+            binary=True,
+        ).fetchall():
+            for row in found:
+                yield _Chunk(*row), read_to, end
+                read_to = row[3]
+    yield from _replayed(conn, stream, query, {row[0]: row[2] for row in ends})
+
+
+def _replayed(
+    conn: psycopg.Connection, stream: Stream, query: EventQuery, replays: dict[int, int]
+) -> Iterator[tuple[_Chunk, int, int]]:
+    """Chunks of replayed dead letters, which are never merged."""
+    conditions, values = _conditions(query)
+    ids = conn.execute(
+        f"""select chunk_id, partition, replay from stream.chunk
+            where stream_id = %s and replay is not null {conditions} order by chunk_id""".encode(),
+        (stream.stream_id, *values),
+    ).fetchall()
+    chosen = [row[0] for row in ids if row[2] <= replays.get(row[1], -1)]
+    for start in range(0, len(chosen), _AT_ONCE):
+        rows = conn.execute(
+            f"select {_COLUMNS} from stream.chunk where chunk_id = any(%s) order by chunk_id".encode(),
+            (chosen[start : start + _AT_ONCE],),
+            binary=True,
+        ).fetchall()
+        yield from ((_Chunk(*row), -1, _NO_END) for row in rows)
+
+
+def _conditions(query: EventQuery) -> tuple[str, list[int]]:
+    """What a chunk must fulfil to hold an event that is asked for."""
+    given = [
         ("max_event_time >= %s", query.since),
         ("min_event_time < %s", query.until),
         ("min_known_at <= %s", query.known_by),
-        (
-            "(replay is not null or next_offset > coalesce((%s::jsonb -> partition::text -> 0)::bigint, -1))",
-            _as_json(query.after),
-        ),
-        ("partition = any(%s)", list(query.partitions) if query.partitions is not None else None),
-    ):
-        if value is not None:
-            conditions.append(condition)
-            values.append(value)
-    ids = conn.execute(
-        f"select chunk_id from stream.chunk where {' and '.join(conditions)}"
-        " order by partition, first_offset, chunk_id".encode(),
-        values,
-    ).fetchall()
-    for start in range(0, len(ids), 16):  # bounded memory without a server-side cursor, which would need a transaction
-        part = [row[0] for row in ids[start : start + 16]]
-        yield from conn.execute(
-            """select chunk_id, partition, next_offset, replay, payload, location, digest from stream.chunk
-               where chunk_id = any(%s) order by partition, first_offset, chunk_id""",
-            (part,),
-            binary=True,
-        ).fetchall()
+    ]
+    there = [(condition, value) for condition, value in given if value is not None]
+    return "".join(f" and {condition}" for condition, _ in there), [value for _, value in there]
 
 
-def _as_json(version: Mapping[int, tuple[int, int]] | None) -> str | None:
-    return None if version is None else json.dumps({str(p): list(v) for p, v in version.items()})
+def _between(first: int, end: int) -> pl.Expr:
+    import polars as pl
+
+    return (pl.col(OFFSET) >= first) & (pl.col(OFFSET) < end)
 
 
 def _fetched(storage: Storage | None, location: str) -> bytes:
@@ -196,18 +250,18 @@ def _fetched(storage: Storage | None, location: str) -> bytes:
         return stream.read()
 
 
-def _parquet(data: bytes) -> pl.DataFrame:
+def _decoded(data: bytes, chunk: _Chunk, columns: list[str] | None) -> pl.DataFrame:
     import polars as pl
 
-    return pl.read_parquet(io.BytesIO(data))
+    if chunk.location is None:
+        return decode_chunk(data, chunk.partition, columns)
+    return pl.read_parquet(io.BytesIO(data), columns=columns)
 
 
-def _filtered(
-    frame: pl.DataFrame, stream: Stream, query: EventQuery, next_offset: int, replay: int | None
-) -> pl.DataFrame:
+def _filtered(frame: pl.DataFrame, stream: Stream, query: EventQuery, chunk: _Chunk) -> pl.DataFrame:
     import polars as pl
 
-    partition = int(frame[PARTITION][0])
+    partition = chunk.partition
     kept = [pl.lit(True)]
     time = pl.col(stream.event_time).dt.epoch("us")
     if query.since is not None:
@@ -217,9 +271,9 @@ def _filtered(
     if query.known_by is not None:
         kept.append(pl.col(KNOWN) <= query.known_by)
     if query.version is not None:
-        kept.append(_seen(query.version.get(partition, (-1, 0)), next_offset, replay))
+        kept.append(_seen(query.version.get(partition, (-1, 0)), chunk))
     if query.after is not None:
-        kept.append(~_seen(query.after.get(partition, (-1, 0)), next_offset, replay))
+        kept.append(~_seen(query.after.get(partition, (-1, 0)), chunk))
     if len(kept) > 1:
         frame = frame.filter(pl.all_horizontal(kept))
     if query.columns is not None:
@@ -227,11 +281,11 @@ def _filtered(
     return frame
 
 
-def _seen(version: tuple[int, int], next_offset: int, replay: int | None) -> pl.Expr:
+def _seen(version: tuple[int, int], chunk: _Chunk) -> pl.Expr:
     """Whether a reader of that version of the partition saw an event of this chunk."""
     import polars as pl
 
     below, replays = version
-    if replay is not None:
-        return pl.lit(replay <= replays)
-    return pl.lit(True) if next_offset <= below else pl.col(OFFSET) < below
+    if chunk.replay is not None:
+        return pl.lit(chunk.replay <= replays)
+    return pl.lit(True) if chunk.next_offset <= below else pl.col(OFFSET) < below

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ct_assets.streaming.messages import Messages
 
 FINAL = ("accepted", "duplicate")
+REASONS = ("poison", "null_key", "timestamp_out_of_range", "contract", "future", "conflict", "late")
 _AT_ONCE = 10_000
 
 
@@ -108,11 +109,19 @@ def letters(conn: psycopg.Connection, chosen: Chosen) -> list[DeadLetter]:
 
 def _check(conn: psycopg.Connection, chosen: Chosen) -> None:
     found = summary(conn)
+    if chosen.reason is not None and chosen.reason not in REASONS:
+        near = did_you_mean(chosen.reason, REASONS) or f"one of {', '.join(REASONS)}"
+        raise UsageError(f"there is no reason {chosen.reason!r}", hint=near)
     for given, column in ((chosen.stream, "stream"), (chosen.reason, "reason")):
         known = sorted({str(row[column]) for row in found})
         if given is not None and given not in known:
-            near = did_you_mean(given, known) or (f"there are: {', '.join(known)}" if known else "there is none at all")
+            near = did_you_mean(given, known) if column == "stream" else None
+            near = near or (f"there are: {', '.join(known)}" if known else "there is none at all")
             raise UsageError(f"no dead letter of {column} {given!r}", hint=near)
+    if chosen.ids:
+        raise UsageError(
+            f"no dead letter {', '.join(map(str, chosen.ids))} as asked for", hint="`ct dead-letter show` lists them"
+        )
 
 
 @dataclass(frozen=True)
@@ -130,7 +139,7 @@ def find_streams(conn: psycopg.Connection, acceptance: Acceptance) -> list[Strea
 
 
 def replay(conn: psycopg.Connection, stream: Stream, decoder: Decoder, chosen: Chosen, now_us: int) -> Replayed:
-    """Judge the chosen letters of a stream again, in order of offset; one transaction a partition.
+    """Judge the chosen letters of a stream again, in order of offset; some thousand a transaction.
 
     Workers may run: one that holds the partition is fenced when a letter was accepted and begins again with it
     remembered. ``now_us``: the moment of re-entry (microseconds).
@@ -141,14 +150,18 @@ def replay(conn: psycopg.Connection, stream: Stream, decoder: Decoder, chosen: C
         "select distinct partition from stream.dead_letter where stream_id = %s order by 1", (stream.stream_id,)
     ).fetchall()
     for (partition,) in partitions:
-        with conn.transaction():
-            outcomes += _replay_partition(conn, (stream, decoder, open_ones, now_us), partition)
+        after: int | None = -1
+        while after is not None:  # letters that stay dead stay open: go on behind them
+            with conn.transaction():
+                found, after = _replay_partition(conn, (stream, decoder, open_ones, now_us), partition, after)
+            outcomes += found
     return Replayed(outcomes)
 
 
 def _replay_partition(
-    conn: psycopg.Connection, how: tuple[Stream, Decoder, Chosen, int], partition: int
-) -> Counter[str]:
+    conn: psycopg.Connection, how: tuple[Stream, Decoder, Chosen, int], partition: int, after: int
+) -> tuple[Counter[str], int | None]:
+    """The next letters behind an offset: what became of them, and the offset to go on behind (None: no more)."""
     from ct_assets.streaming.messages import Messages
 
     stream, decoder, chosen, now_us = how
@@ -158,12 +171,13 @@ def _replay_partition(
         (stream.stream_id, partition),
     ).fetchone()
     found = conn.execute(
-        """select "offset", raw from stream.dead_letter where stream_id = %s and partition = %s
+        """select "offset", raw from stream.dead_letter where stream_id = %s and partition = %s and "offset" > %s
              and (%s::text is null or reason = %s) and (%s::bigint[] is null or dead_letter_id = any(%s))
              and (outcome is null or outcome <> all(%s)) order by "offset" limit %s""",
         (
             stream.stream_id,
             partition,
+            after,
             chosen.reason,
             chosen.reason,
             *[list(chosen.ids) if chosen.ids else None] * 2,
@@ -172,7 +186,7 @@ def _replay_partition(
         ),
     ).fetchall()
     if not found or row is None:
-        return Counter()
+        return Counter(), None
     offsets = [r[0] for r in found]
     messages = Messages.from_values([bytes(r[1]) for r in found], partition, offsets, now_us)
     accepted = _judged(conn, (stream, decoder), messages, (partition, row[0], row[1]))
@@ -193,7 +207,7 @@ def _replay_partition(
            where d.stream_id = %s and d.partition = %s and d."offset" = u."offset" """,
         (offsets, decided, stream.stream_id, partition),
     )
-    return Counter(decided)
+    return Counter(decided), offsets[-1]
 
 
 def _judged(
@@ -233,6 +247,7 @@ def as_json(letter: DeadLetter) -> dict[str, Any]:
     import base64
 
     found: dict[str, Any] = {k: v for k, v in letter.__dict__.items() if k != "raw"}
+    found["created_at"] = letter.created_at.isoformat()
     raw = bytes(letter.raw)
     try:
         return found | {"raw": raw.decode()}

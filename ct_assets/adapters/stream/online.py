@@ -9,6 +9,7 @@ For people in SQL: ``select * from online.user_activity(array[42, 43], now())`` 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -213,17 +214,18 @@ def _stage(conn: psycopg.Connection, table: OnlineTable, rows: Rows) -> None:
 
 
 def collect_garbage(
-    conn: psycopg.Connection, table: OnlineTable, below_us: int, first_page: int = 0, pages: int = 1_000
+    conn: psycopg.Connection, table: OnlineTable, below: Mapping[int, int], first_page: int = 0, pages: int = 1_000
 ) -> tuple[int, int]:
-    """Delete rows whose last event is before ``below_us`` among ``pages`` pages of the table, in one short transaction.
+    """Delete rows of partition p whose last event is before ``below[p]`` among ``pages`` pages, in one short transaction.
 
-    Returns (rows deleted, the page to go on with; 0 at the end). ``below_us`` must lie the longest window, the allowed
-    lateness and the oldest read anybody may make behind the watermark: see :func:`garbage_limit`.
+    Returns (rows deleted, the page to go on with; 0 at the end). The limits must lie the longest window, the allowed
+    lateness and the oldest read anybody may make behind the partition's watermark: see :func:`garbage_limit`.
     """
     with conn.transaction():
         deleted = conn.execute(
-            f"delete from {table.quoted} where ctid >= %s::tid and ctid < %s::tid and last_t < %s".encode(),
-            (f"({first_page},0)", f"({first_page + pages},0)", below_us),
+            f"""delete from {table.quoted} r using unnest(%s::integer[], %s::bigint[]) as l (part, below)
+                where r.ctid >= %s::tid and r.ctid < %s::tid and r.part = l.part and r.last_t < l.below""".encode(),
+            (list(below), list(below.values()), f"({first_page},0)", f"({first_page + pages},0)"),
         ).rowcount
         row = conn.execute(
             "select pg_relation_size(%s::regclass) / current_setting('block_size')::int", (table.quoted,)

@@ -92,6 +92,7 @@ def _events(
 
     definition = table.definition
     stream = find_stream(conn, table.stream_id)
+    _refuse_removed(conn, table, span)
     columns = dict.fromkeys((definition.entity, definition.acceptance.event_time, *definition.columns))
     query = EventQuery(
         since=span[0] - definition.max_window_us,
@@ -108,7 +109,22 @@ def _events(
         )
         for frame in event_frames(conn, stream, query, request.storage)
     ]
+    _refuse_removed(conn, table, span)  # again: retention may have removed some while they were being read
     return pl.concat(frames) if frames else _no_events(table)
+
+
+def _refuse_removed(conn: psycopg.Connection, table: OnlineTable, span: tuple[int, int]) -> None:
+    """A window that retention has emptied must not read as if nothing had happened in it."""
+    from datetime import UTC, datetime, timedelta
+
+    row = conn.execute("select removed_before from stream.stream where stream_id = %s", (table.stream_id,)).fetchone()
+    if row is None or row[0] is None or span[0] - table.definition.max_window_us >= row[0]:
+        return
+    first = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=row[0] + table.definition.max_window_us)
+    raise UsageError(
+        f"retention has removed events that labels of {table.definition.name} need (CT_STREAM_RETENTION_DAYS)",
+        hint=f"values can be computed from {first.isoformat()} on: leave out earlier labels",
+    )
 
 
 def _latest(span: tuple[int, int], request: Request) -> int | None:

@@ -146,10 +146,16 @@ def previous(conn: psycopg.Connection, name: str) -> str | None:
 
 
 def retire(conn: psycopg.Connection, name: str, hash_: str) -> None:
-    """Drop a version's table; its events stay. Raises UsageError for the one that answers."""
+    """Drop a version's table; its events stay. Raises UsageError for the one that answers.
+
+    The partitions are locked for that moment: a commit that already knows the table would find it gone.
+    """
     table = find_table(conn, name, hash_)
     with conn.transaction():
         conn.execute("select pg_advisory_xact_lock(%s)", (DDL_LOCK,))
+        conn.execute(
+            "select from stream.partition where stream_id = %s order by partition for no key update", (table.stream_id,)
+        )
         if conn.execute("select 1 from stream.active where definition_id = %s", (table.definition_id,)).fetchone():
             raise UsageError(f"version {_short(hash_)} of {name} answers now", hint="switch to another first")
         conn.execute("update stream.active set previous_id = null where previous_id = %s", (table.definition_id,))

@@ -25,14 +25,16 @@ def open_worker(
     options: dict[str, Any],
     say: Callable[[str], None],
 ) -> tuple[Worker, int, Callable[[], None]]:
-    """A worker ready to run, the port of its metrics, and what closes the port.
+    """A worker ready to run, the port of its metrics, and what closes the port and ends the housekeeping.
 
     Registers the stream and each definition's version on first use (``ct stream deploy`` is for changing one that runs).
     """
     from ct_assets.adapters.crash import crash_at
     from ct_assets.adapters.events.port import open_source
     from ct_assets.adapters.postgres.migrate import migrate
+    from ct_assets.adapters.storage import open_storage
     from ct_assets.adapters.stream import online, state
+    from ct_assets.adapters.stream.housekeeping import Housekeeper, Rules
     from ct_assets.streaming.decode import JsonDecoder
 
     acceptance = definitions[0].acceptance
@@ -60,13 +62,20 @@ def open_worker(
         beat=_beat(options.get("heartbeat_fd")),
         crash=crash_at(settings.crash_at),
     )
+    rules = Rules(retention_days=settings.stream_retention_days)
+    housekeeper = Housekeeper(url, stream, open_storage(settings), say, rules)
+
+    def close() -> None:
+        server.close()
+        housekeeper.close(last_turn=options["until_idle"])
+
     chosen = Options(
         group=options.get("group") or f"ct-{definitions[0].name}",
         owner=own_name(),
         max_messages=options["max_messages"],
         until_idle=options["until_idle"],
     )
-    return Worker(wiring, chosen), server.port, server.close
+    return Worker(wiring, chosen), server.port, close
 
 
 def _beat(pipe: int | None) -> Callable[[], None]:

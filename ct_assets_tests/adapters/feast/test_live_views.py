@@ -257,6 +257,29 @@ def test_ordinary_views_never_go_back_and_obey_their_ttl(pg_url_module: str, rep
     assert found == [100, 100, 100, 3, 4, None, [4, 30]]
 
 
+def test_sampled_reads_are_those_that_were_served(pg_url_module: str, repo: Path, tmp_path: Path) -> None:
+    import shutil
+
+    from ct_assets.adapters.stream import consistency, versions
+
+    sampling = tmp_path / "sampling"
+    shutil.copytree(repo, sampling)
+    (sampling / "feature_store.yaml").write_text(STORE.replace("CtOnlineStore}", "CtOnlineStore, sample: 1.0}"))
+    served = answer(
+        pg_url_module,
+        sampling,
+        "answer = store.get_online_features(['visits:n', 'visits:spent'], [{'who': 1}, {'who': 9}]).to_dict()",
+    )
+    with connect(pg_url_module, autocommit=True) as conn:
+        kept = conn.execute("select entity, values from stream.read_sample order by read_sample_id").fetchall()
+        report = consistency.recompute(conn, None, versions.find_table(conn, "visits"), 0)
+    assert [(row[0], row[1]["n"], float(row[1]["spent"])) for row in kept] == [
+        ("1", served["n"][0], served["spent"][0]),
+        ("9", 0, 0.0),
+    ]
+    assert (report.reads, report.values, report.mismatches) == (2, 8, 0)
+
+
 def test_a_view_of_a_version_that_is_not_there_says_so(pg_url_module: str, repo: Path, tmp_path: Path) -> None:
     import shutil
 

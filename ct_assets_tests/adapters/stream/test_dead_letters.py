@@ -68,8 +68,12 @@ def test_listed_and_shown_with_coordinates(conn, world) -> None:
     found = dead_letters.letters(conn, Chosen(reason="poison"))
     assert [(f.topic, f.partition, f.offset, f.raw) for f in found] == [("visits", 0, 6, b"\xff{")]
     assert dead_letters.as_json(found[0])["raw_base64"] is True
-    with pytest.raises(UsageError, match=r"no dead letter of reason 'poisn'\s+did you mean 'poison'"):
+    with pytest.raises(UsageError, match=r"there is no reason 'poisn'\s+did you mean 'poison'"):
         dead_letters.letters(conn, Chosen(reason="poisn"))
+    with pytest.raises(UsageError, match=r"no dead letter of reason 'conflict'\s+there are: contract, future"):
+        dead_letters.letters(conn, Chosen(reason="conflict"))
+    with pytest.raises(UsageError, match="no dead letter 77 as asked for"):
+        dead_letters.letters(conn, Chosen(ids=(77,)))
 
 
 def test_what_is_good_by_now_comes_back_once(conn, world) -> None:
@@ -95,6 +99,19 @@ def test_what_is_good_by_now_comes_back_once(conn, world) -> None:
 
     assert (before.version, after.version) == ({0: (1, 0)}, {0: (1, 1)})
     assert (offline(before.version), offline(after.version)) == (0, 1)
+
+
+def test_letters_that_stay_dead_hide_none_behind_them(conn, world, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two a transaction: the first ones stay poison, those behind them must be tried all the same, once."""
+    writer, _, decoder = world
+    digest = writer.stream.acceptance.contract_digest
+    letters = [state.DeadLetterRow(0, 100 + n, "poison", "x", digest, b"{", None) for n in range(5)]
+    good = state.DeadLetterRow(0, 200, "contract", "x", digest, raw("behind", 1, 9.75), None)
+    state.insert_dead_letters(conn, writer.stream, [*letters, good])
+    monkeypatch.setattr(dead_letters, "_AT_ONCE", 2)
+    found = replay(conn, writer.stream, decoder, Chosen(), NOW)
+    assert found.outcomes == Counter(accepted=3, poison=6, late=1, conflict=1)
+    assert count(conn, world[1], START + 10 * M) == 2
 
 
 def test_a_repeat_of_what_came_back_is_a_duplicate(conn, world) -> None:

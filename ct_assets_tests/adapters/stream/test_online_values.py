@@ -173,7 +173,7 @@ def test_garbage_goes_and_values_stay(conn, tmp_path: Path) -> None:
     writer.commit(events)
     watermark = START + 590 * M - 10 * S
     limit = online.garbage_limit(table, watermark)
-    deleted, following = online.collect_garbage(conn, table, limit)
+    deleted, following = online.collect_garbage(conn, table, {0: limit, 1: limit + 10**12})
     assert (deleted, following) == (sum(e.time < limit for e in events), 0)
     assert deleted > 40
     assert_values(conn, table, events, list(range(60)), [watermark, watermark + 10 * S + 1])

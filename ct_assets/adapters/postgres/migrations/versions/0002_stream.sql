@@ -16,6 +16,7 @@ create table stream.stream (
     topic text not null,
     topic_id text not null,
     ingestion_lag_us bigint not null default 1000000,
+    removed_before bigint,  -- events before this event time were removed by retention: what needs them is refused
     created_at timestamptz not null default clock_timestamp(),
     unique (acceptance_digest, cluster_id, topic, topic_id)
 );
@@ -71,7 +72,16 @@ create table stream.chunk (
     check (first_offset < next_offset and rows > 0)
 );
 alter table stream.chunk alter column payload set storage external;  -- compressed already
-create index chunk_by_offset on stream.chunk (stream_id, partition, first_offset);
+create index chunk_by_offset on stream.chunk (stream_id, partition, next_offset);
+create index chunk_replayed on stream.chunk (stream_id, chunk_id) where replay is not null;
+
+-- Files of compacted chunks, noted before they are written: one that no chunk names is garbage (a crash in between, or
+-- retention), and is removed.
+create table stream.chunk_file (
+    location text primary key,
+    stream_id integer not null references stream.stream,
+    created_at timestamptz not null default clock_timestamp()
+);
 
 create table stream.dead_letter (
     dead_letter_id bigint generated always as identity primary key,
@@ -120,7 +130,8 @@ create table stream.read_sample (
     entity text not null,
     at bigint not null,
     values jsonb not null,
-    offsets jsonb not null,
+    offsets jsonb not null,  -- the version that was read: {partition: [next offset, replays]}
+    is_stale boolean,
     checked_at timestamptz,
     mismatch jsonb,
     read_at timestamptz not null default clock_timestamp()

@@ -1,0 +1,62 @@
+"""What streams there are and how far they are: read-only questions for `ct stream status`.
+
+What goes here: the questions. What does not: printing (``cli/stream_status``), progress of a running worker (its metrics).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import psycopg
+
+_STREAMS = """
+select s.stream_id, s.name, s.source_kind || '://' || s.topic as topic,
+       case when s.removed_before is not null then timestamptz 'epoch' + s.removed_before * interval '1 microsecond' end
+           as removed_before,
+       p.partitions, p.events, p.late_accepted, p.dead, p.duplicates, p.owners, p.caught_up,
+       timestamptz 'epoch' + g.watermark * interval '1 microsecond' as watermark,
+       extract(epoch from clock_timestamp() - (timestamptz 'epoch' + g.fresh_as_of * interval '1 microsecond'))::float8
+           as staleness_seconds,
+       c.chunks, c.files, c.bytes::bigint as bytes
+from stream.stream s
+cross join lateral (
+    select count(*) as partitions, coalesce(sum(events), 0)::bigint as events,
+           coalesce(sum(late_accepted), 0)::bigint as late_accepted, coalesce(sum(dead), 0)::bigint as dead,
+           coalesce(sum(duplicates), 0)::bigint as duplicates, count(distinct owner) as owners,
+           coalesce(bool_and(caught_up), false) as caught_up
+    from stream.partition where stream_id = s.stream_id
+) p
+cross join lateral (
+    select count(*) filter (where location is null) as chunks, count(*) filter (where location is not null) as files,
+           coalesce(sum(bytes), 0) as bytes
+    from stream.chunk where stream_id = s.stream_id
+) c
+cross join lateral stream.progress(
+    s.stream_id, (extract(epoch from clock_timestamp()) * 1000000)::bigint,
+    (s.acceptance ->> 'out_of_orderness_us')::bigint, (s.acceptance ->> 'idle_timeout_us')::bigint
+) g
+order by s.stream_id
+"""
+_VERSIONS = """
+select d.name, left(d.hash, 12) as version, d.state, a.name is not null as answers, d.stream_id,
+       pg_relation_size(to_regclass(format('online.%I', d.table_name))) as online_bytes, d.created_at
+from stream.definition d left join stream.active a using (definition_id) order by d.name, d.definition_id
+"""
+
+
+def streams(conn: psycopg.Connection) -> list[dict[str, Any]]:
+    """One dict a stream: counts since its beginning, watermark, staleness (None: never fed), what is stored where."""
+    return _rows(conn, _STREAMS)
+
+
+def definitions(conn: psycopg.Connection) -> list[dict[str, Any]]:
+    """One dict a version of a definition, and whether it answers."""
+    return _rows(conn, _VERSIONS)
+
+
+def _rows(conn: psycopg.Connection, query: str) -> list[dict[str, Any]]:
+    from psycopg.rows import dict_row
+
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(query.encode()).fetchall()
