@@ -30,6 +30,7 @@ def mirror(conn: psycopg.Connection, settings: Settings, model: str) -> str | No
     if leads is None or leads.mirrored_at is not None:
         return None
     version = pointer.versions(conn, model, leads.version)[0]
+    model = registered_name(model)
     try:
         client = _client(settings)
         _ensure_model(client, model)
@@ -40,9 +41,14 @@ def mirror(conn: psycopg.Connection, settings: Settings, model: str) -> str | No
         return f"{type(error).__name__}: {error}"
     conn.execute(
         "update ledger.champion set mirrored_at = clock_timestamp() where model = %s and generation = %s",
-        (model, leads.generation),
+        (leads.model, leads.generation),
     )
     return None
+
+
+def registered_name(model: str) -> str:
+    """The model's name in MLflow, which takes no slash: ``shop/purchase_propensity`` is ``shop.purchase_propensity``."""
+    return model.replace("/", ".")
 
 
 def _client(settings: Settings) -> Any:
@@ -76,11 +82,12 @@ def _ensure_model(client: Any, model: str) -> None:
 
 
 def _ensure_version(client: Any, settings: Settings, version: pointer.ModelVersion) -> str:
-    for found in client.search_model_versions(f"name = '{version.model}'"):
+    name = registered_name(version.model)
+    for found in client.search_model_versions(f"name = '{name}'"):
         if found.tags.get(RUN_TAG) == version.run_id:
             return found.version
     created = client.create_model_version(
-        version.model,
+        name,
         source=f"{settings.storage_url.rstrip('/')}/{version.artefact.key}",
         tags={
             RUN_TAG: version.run_id,

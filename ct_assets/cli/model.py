@@ -1,6 +1,6 @@
-"""`ct model list|show`: which versions there are, why one leads, what each gate said.
+"""`ct model list|show|train`: which versions there are, why one leads, what each gate said; training by hand.
 
-What goes here: printing. What does not: decisions.
+What goes here: options and printing. What does not: decisions.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ct_assets.errors import UsageError, did_you_mean
 
 @click.group()
 def model() -> None:
-    """List and show model versions, gates and the champion."""
+    """List and show model versions, gates and the champion; train the propensity."""
 
 
 @model.command("list")
@@ -62,6 +62,74 @@ def show(name: str, version: int | None, as_json: bool) -> None:
     row |= {"provenance": vars(one.provenance), "artefact": vars(one.artefact), "recipe": one.recipe}
     row |= {"metrics": one.metrics, "gates": one.gates, "history": moves}
     emit(row, as_json, None if as_json else _text(row))
+
+
+@model.command("train")
+@click.argument("name", default="shop/purchase_propensity")
+@click.option("--view", default="user_activity", show_default=True, help="The live view whose features it learns from.")
+@click.option(
+    "--version", "hash_", help="Hash (or its beginning) of another version of the view than the one that answers."
+)
+@click.option("--as-of", help="Nothing known later is looked at (default now); ISO 8601 with an offset.")
+@click.option("--seed", default=7, show_default=True, type=int)
+@click.option(
+    "--run-id", help="A run that is repeated under its id finds the version it registered (default: a new one)."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.pass_context
+def train(ctx: click.Context, /, name: str, as_json: bool, **given: Any) -> None:
+    """Train the purchase propensity NAME on the stream's labelled clicks; promote it when every gate passes.
+
+    Exit code 1 when a gate refused: the champion stays. A demand model is trained by its pipeline (`ct run`).
+    """
+    import uuid
+
+    from ct_assets import settings
+    from ct_assets.adapters.postgres.migrate import prepared_url
+    from ct_assets.adapters.propensity import PropensityJob, retrain_propensity
+    from ct_assets.adapters.storage import open_storage
+    from ct_assets.cli.output import working
+
+    found = settings.load()
+    job = PropensityJob(
+        run_id=given["run_id"] or f"cli-{uuid.uuid4().hex[:12]}",
+        model=name,
+        view=given["view"],
+        hash=given["hash_"],
+        as_of=_moment(given["as_of"]),
+        seed=given["seed"],
+        code_version=found.code_version,
+    )
+    with working(f"training {name}"):
+        places = prepared_url(found, "ledger"), prepared_url(found, "stream")
+        done = retrain_propensity(*places, open_storage(found), job)
+    if done.promoted:
+        _mirror(found, name)
+    gates = [f"  {gate.name}: {gate.verdict}: {gate.reason}" for gate in done.candidate.decision.gates]
+    text = f"{name} version {done.version}: {'promoted' if done.promoted else 'refused'} ({done.reason})"
+    emit({"model": name, **done.summary()}, as_json, "\n".join([text, *gates]))
+    if not done.promoted:
+        ctx.exit(1)
+
+
+def _mirror(settings: Any, model: str) -> None:
+    """MLflow's alias follows; a registry that is away changes nothing."""
+    from ct_assets.adapters import registry
+    from ct_assets.cli.output import say
+
+    with _ledger() as conn:
+        problem = registry.mirror(conn, settings, model)
+    if problem is not None:
+        say(f"the model registry does not show it yet: {problem}")
+
+
+def _moment(text: str | None) -> int | None:
+    from ct_assets.streaming.times import NotATime, microseconds
+
+    try:
+        return None if text is None else microseconds(text)
+    except NotATime as wrong:
+        raise UsageError(f"--as-of: {wrong}", hint="for example 2026-01-01T00:05:00Z") from None
 
 
 def _ledger() -> Any:

@@ -54,3 +54,16 @@ def test_f44_a_registry_that_is_down_leaves_the_pointer_and_is_repaired_later(se
         repaired = pointer.champion(conn, "demand")
         assert repaired is not None
         assert repaired.mirrored_at is not None
+
+
+def test_a_name_with_a_slash_is_mirrored_under_a_dot(settings: Settings, pg_url: str) -> None:
+    """MLflow refuses a slash; the ledger's names are the assets'."""
+    with psycopg.connect(pg_url, autocommit=True) as conn:
+        pointer.register(conn, dataclasses.replace(candidate("r1"), model="shop/propensity"))
+        pointer.move(conn, Move("shop/propensity", 1, None, "r1", "first"))
+        assert registry.mirror(conn, settings, "shop/propensity") is None
+        client = registry._client(settings)
+        assert client.get_model_version_by_alias("shop.propensity", "champion").tags["ct_assets.run_id"] == "r1"
+        after = pointer.champion(conn, "shop/propensity")
+        assert after is not None
+        assert after.mirrored_at is not None

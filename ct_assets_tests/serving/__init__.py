@@ -1,0 +1,1 @@
+"""Tests of ``ct_assets.serving``."""
