@@ -17,8 +17,8 @@ install: ## make .venv with ct in it (Python 3.11 to 3.13)
 install-dev:
 	@scripts/install.sh dev
 
-demo: install ## the main job on sample data: bring in, check, train, promote, forecast, then three things that go wrong
-	@$(BIN)/ct demo
+demo: install ## the main job on sample data, batch and streaming, with what goes wrong (PART=batch|stream, KAFKA=1)
+	@$(BIN)/ct demo $(if $(PART),--part $(PART)) $(if $(KAFKA),--kafka)
 
 test: install-dev ## the whole suite on real components (embedded PostgreSQL, real Feast)
 	@$(BIN)/pytest -q -n 2 --dist loadgroup $(ARGS)

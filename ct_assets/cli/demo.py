@@ -1,363 +1,76 @@
 """`ct demo`: the whole way once, on sample data, in a home of its own; every claim it makes it checks.
 
-What goes here: the story, its order and what is printed. What does not: what is true in the ledger and in Dagster's event
-log (``demo_claims``), the deliveries (``ct_assets.sampling``). The work is done by the same `ct` commands a person types.
+What goes here: options, which parts are told, what to look at next. What does not: the chapters (``demo_batch``,
+``demo_stream``), how they are told (``demo_story``). The work is done by the same `ct` commands a person types.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
-import sys
-import tempfile
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from ct_assets.cli.output import say, table
-from ct_assets.errors import CtError, UsageError
+from ct_assets.cli.output import say
 
-if TYPE_CHECKING:
-    from ct_assets.cli.demo_claims import Claims
-    from ct_assets.sampling.lines import SalesDay
-
-MARKER = ".made-by-ct-demo"
-CORRECT_DAYS_BACK = 45  # far enough back that days before it, and days after its look-back, must stay untouched
-
-
-class ClaimFailed(CtError):
-    """Something that the demo says did not hold."""
-
-
-@dataclass
-class Story:
-    """One run of the demo: where it happens, what was claimed, how long each step took."""
-
-    home: Path
-    seed: int
-    days: int
-    started: float = field(default_factory=time.perf_counter)
-    steps: list[dict[str, Any]] = field(default_factory=list)
-    holds: int = 0
-
-    @property
-    def inbox(self) -> Path:
-        """Where the supplier's files lie before they are delivered."""
-        return self.home / "supplier"
-
-    def chapter(self, title: str) -> None:
-        """Begin a step."""
-        self._close_step()
-        self.steps.append({"step": title, "seconds": time.perf_counter(), "result": ""})
-        say(f"\n== {title}")
-
-    def result(self, text: str) -> None:
-        """What the final table says about the step under way."""
-        self.steps[-1]["result"] = text
-
-    def claim(self, text: str, found: object, expected: object = True) -> None:
-        """Say that something holds, or end the demo with exit code 1 because it does not."""
-        if found != expected:
-            raise ClaimFailed(
-                f"this did not hold: {text}\n  found    {found}\n  expected {expected}",
-                hint=f"everything is kept for a look: CT_HOME={self.home}",
-            )
-        self.holds += 1
-        say(f"   ok  {text}")
-
-    def ct(self, *arguments: object, expect: int = 0) -> str:
-        """Run `ct` as a person would, in the demo's home; its progress goes to stderr, its answer is returned."""
-        words = [str(word) for word in arguments]
-        say(f"   $ ct {' '.join(words[:6])}{' ...' if len(words) > 6 else ''}")
-        with tempfile.TemporaryFile("w+", encoding="utf-8") as answer:
-            process = subprocess.Popen(
-                [sys.executable, "-c", "from ct_assets.cli.main import main; main()", *words],
-                env=_environment(self.home),
-                stdout=answer,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            assert process.stderr is not None
-            told = []
-            for line in process.stderr:
-                told.append(line)
-                say(f"     {line.rstrip()}")
-            code = process.wait()
-            answer.seek(0)
-            told.append(answer.read())
-        if code != expect:
-            raise ClaimFailed(f"`ct {words[0]}` ended with {code}, expected {expect}:\n{''.join(told)[-3000:]}")
-        return "".join(told)
-
-    def _close_step(self) -> None:
-        if self.steps:
-            self.steps[-1]["seconds"] = round(time.perf_counter() - self.steps[-1]["seconds"], 1)
-
-    def summary(self) -> str:
-        """The closing table."""
-        self._close_step()
-        return table(self.steps, ("step", "result", "seconds"))
+PARTS = ("all", "batch", "stream")
 
 
 @click.command()
 @click.option(
     "--home", type=click.Path(file_okay=False, path_type=Path), help="Folder of the demo (default: demo in CT_HOME)."
 )
+@click.option("--part", type=click.Choice(PARTS), default="all", show_default=True, help="Tell one part alone.")
+@click.option("--kafka", is_flag=True, help="Stream through a real Kafka broker (needs Java and Maven).")
 @click.option("--days", type=click.IntRange(75, 400), default=90, show_default=True, help="Calendar days of history.")
 @click.option("--seed", type=int, default=7, show_default=True, help="Seed of the sample data.")
-def demo(home: Path | None, days: int, seed: int) -> None:
-    """Bring 90 sample days in, train, forecast; then a dirty day, a renamed column, a late correction. Checks itself."""
+def demo(home: Path | None, part: str, kafka: bool, days: int, seed: int) -> None:
+    """Daily sales to a champion's forecasts, with what goes wrong; a shop's events to features that decay. Checks itself."""
     from ct_assets import settings
+    from ct_assets.cli.demo_claims import Claims
+    from ct_assets.cli.demo_story import Story, fresh_home, server
 
     chosen = (home or settings.load().home / "demo").expanduser().absolute()
-    running = _fresh_home(chosen)
+    running = fresh_home(chosen)
     story = Story(chosen, seed, days)
-    from ct_assets.cli.demo_claims import Claims
-
     try:
-        with Claims(chosen) as claims:
-            _tell(story, claims)
+        if part != "stream":
+            from ct_assets.cli import demo_batch
+
+            with Claims(chosen) as claims:
+                demo_batch.tell(story, claims)
+        if part != "batch":
+            from ct_assets.cli import demo_stream
+
+            demo_stream.tell(story, kafka)
     finally:
-        _server(chosen).stop()
+        server(chosen).stop()
         running.close()
     say("")
     click.echo(story.summary())
-    click.echo(f"\n{story.holds} claims checked against the ledger and Dagster's event log, all hold.")
-    click.echo(f"{time.perf_counter() - story.started:.0f} s in all. Look next at:\n{_next_steps(chosen)}")
+    click.echo(f"\n{story.holds} claims checked against the data and the ledgers, all hold.")
+    click.echo(f"{time.perf_counter() - story.started:.0f} s in all. Look next at:\n{_next_steps(chosen, part)}")
 
 
-def _next_steps(home: Path) -> str:
+def _next_steps(home: Path, part: str) -> str:
     """Commands that show what the demo left behind."""
     shown = os.path.relpath(home) if home.is_relative_to(Path.cwd()) else str(home)
     ct = f"CT_HOME={shown} .venv/bin/ct"
-    steps = {
-        f"CT_HOME={shown} make ui": "the assets, their plots, checks and automation in Dagster",
-        f"{ct} status": "what is published, rejected, corrected",
-        f"{ct} quarantine list --pipeline sales": "how many rows were held back each day, and why",
-        f"{ct} model list": "the models that were trained, and which leads",
-        f"{ct} predict": "the published forecasts",
-        "docs/guides/own-csv.md": "the same with a CSV of your own",
-    }
+    steps = {f"CT_HOME={shown} make ui": "the assets, their plots, checks and automation in Dagster"}
+    if part != "stream":
+        steps |= {
+            f"{ct} status": "what is published, rejected, corrected",
+            f"{ct} quarantine list --pipeline sales": "how many rows were held back each day, and why",
+            f"{ct} model list": "the models that were trained, and which leads",
+            f"{ct} predict": "the published forecasts",
+            "docs/guides/own-csv.md": "the same with a CSV of your own",
+        }
+    if part != "batch":
+        steps |= {
+            f"{ct} features get --view user_activity --entity user_id=42": "what a user did lately, as of now",
+            f"{ct} dead-letter list": "messages that were set aside, and why",
+            "docs/streaming.md": "what the numbers mean",
+        }
     width = max(map(len, steps))
     return "\n".join(f"  {command.ljust(width)}  {text}" for command, text in steps.items())
-
-
-def _tell(story: Story, claims: Claims) -> None:
-    """The chapters in order."""
-    from itertools import islice
-
-    from ct_assets.sampling.sales import SampleOptions, sales_days
-
-    deliveries = list(islice(sales_days(SampleOptions(days=story.days, seed=story.seed)), story.days))
-    history = _history(story, claims)
-    later = deliveries[history : history + 2]
-    _dirty_day(story, claims, later[0])
-    _renamed_column(story, claims, later[1])
-    _correction(story, claims, deliveries[history - CORRECT_DAYS_BACK * 6 // 7])
-
-
-def _history(story: Story, claims: Claims) -> int:
-    """Bring the sample in; returns how many days that were."""
-    import json
-
-    story.chapter(f"{story.days} days of sales with planted demand and dirt")
-    story.ct("sample", "sales", "--days", story.days, "--seed", story.seed, "--out", story.inbox)
-    truth = json.loads((story.inbox / "truth.json").read_text(encoding="utf-8"))
-    story.result(f"{len(truth['files'])} files, {truth['totals']['read']} lines")
-
-    story.chapter("deliver, check, publish, train, promote, forecast")
-    story.ct("deliver", "--pipeline", "sales", *sorted(story.inbox.glob("*.csv")))
-    story.ct("run", "--pipeline", "sales")
-    planted = {
-        file["day"]: [file[name] for name in ("read", "good", "quarantined", "duplicates")]
-        for file in truth["files"].values()
-    }
-    story.claim(
-        "every day's counts of good, quarantined and duplicate lines are the planted ones", claims.counts(), planted
-    )
-    story.claim(
-        "units, revenue, orders and returns per product and day are the planted ones, to the penny",
-        claims.daily_sales() == {file["day"]: file["daily"] for file in truth["files"].values()},
-    )
-    story.claim("features exist for exactly the delivered days", claims.feature_days(), sorted(planted))
-    champion = claims.champion()
-    story.claim("a first model is champion", champion["version"], 1)
-    story.claim("it beats every baseline of a planner on the held-out weeks", claims.unbeaten_baselines(), [])
-    story.claim("forecasts for the next 7 days are published by the champion", claims.forecast_model_version(), 1)
-    off = _distances(truth, claims.forecasts())
-    story.claim(
-        f"they are nearer to the planted demand of that week ({off['model']:.0%} off) than last week's sales "
-        f"({off['last week']:.0%}) or the 28-day mean ({off['28-day mean']:.0%})",
-        off["model"] < min(off["last week"], off["28-day mean"]),
-    )
-    story.result(
-        f"{truth['totals']['good']} lines published, {truth['totals']['quarantined']} in quarantine, model 1 is champion"
-    )
-    return len(truth["files"])
-
-
-def _distances(truth: dict[str, Any], forecasts: dict[str, float]) -> dict[str, float]:
-    """How far forecasts of the coming week are from what was planted: sum of absolute errors over the planted sum."""
-    import datetime as dt
-
-    sold = [file["daily"] for file in sorted(truth["files"].values(), key=lambda file: file["day"])]
-    last = dt.date.fromisoformat(max(file["day"] for file in truth["files"].values()))
-    week = [truth["expected"].get((last + dt.timedelta(days=ahead)).isoformat(), {}) for ahead in range(1, 8)]
-    codes = {code for day in [*week, *sold[-24:]] for code in day} | set(forecasts)
-    planted = {code: sum(day.get(code, 0.0) for day in week) for code in codes}
-    open_days = sum(bool(day) for day in week)
-
-    def mean_of(days: list[dict[str, Any]]) -> dict[str, float]:
-        """The coming week as so many times the mean day; the cancelled outliers, thousands of units, left out."""
-        units = {code: [day.get(code, {}).get("units", 0) for day in days] for code in codes}
-        return {code: sum(n for n in counts if n < 3_000) / len(days) * open_days for code, counts in units.items()}
-
-    candidates = {"model": forecasts, "last week": mean_of(sold[-6:]), "28-day mean": mean_of(sold[-24:])}
-    return {
-        name: sum(abs(units.get(code, 0.0) - planted[code]) for code in codes) / sum(planted.values())
-        for name, units in candidates.items()
-    }
-
-
-def _dirty_day(story: Story, claims: Claims, day: SalesDay) -> None:
-    """A day with many broken lines, yet under the contract's budget."""
-    from ct_assets.sampling.deliveries import dirty_day
-    from ct_assets.sampling.sales import file_name
-    from ct_assets.sampling.truth import file_truth
-
-    story.chapter("a dirty day")
-    dirty = dirty_day(day, story.seed)
-    data = dirty.csv_bytes()
-    truth = file_truth(dirty, data)
-    (story.inbox / file_name(day.day)).write_bytes(data)
-    story.ct("deliver", "--pipeline", "sales", story.inbox / file_name(day.day))
-    story.ct("run", "--pipeline", "sales")
-    story.claim(
-        f"{truth['quarantined']} of {truth['read']} lines are in quarantine, each with its rule",
-        claims.quarantined(day.day),
-        truth["reasons"],
-    )
-    story.claim(f"the other {truth['good']} are published", claims.published_rows(day.day), truth["good"])
-    story.result(f"{truth['quarantined']} of {truth['read']} lines quarantined, the rest published")
-
-
-def _renamed_column(story: Story, claims: Claims, day: SalesDay) -> None:
-    """A delivery whose supplier renamed a column: nothing of it may be written."""
-    from ct_assets.sampling.deliveries import rename_column
-    from ct_assets.sampling.sales import file_name
-
-    story.chapter("a delivery with a renamed column: Quantity -> Qty")
-    before = claims.everything_written()
-    (story.inbox / file_name(day.day)).write_bytes(rename_column(day.csv_bytes(), "Quantity", "Qty"))
-    story.ct("deliver", "--pipeline", "sales", story.inbox / file_name(day.day))
-    told = story.ct("run", "--pipeline", "sales", expect=1)
-    incident = claims.incident(day.day)
-    say(f"   {incident['message']}")
-    story.claim("an incident is open for the missing column", incident["rule"], "missing_column")
-    story.claim(
-        "its message names both the column and the likely new name",
-        all(name in incident["message"] for name in ("Quantity", "Qty")),
-    )
-    story.claim("`ct run` says so and ends with 1", "Qty" in told)
-    story.claim("no row, revision, feature, model or forecast was written", claims.everything_written(), before)
-    story.result("stopped before any write; likely new name: Qty")
-
-
-def _correction(story: Story, claims: Claims, day: SalesDay) -> None:
-    """A corrected file of an old day: a new revision, its dependent days rebuilt, one retrain."""
-    from ct_assets.sampling.deliveries import corrected
-    from ct_assets.sampling.sales import file_name
-    from ct_assets.sampling.truth import file_truth
-
-    story.chapter(f"a corrected redelivery of {day.day}")
-    again, correction = corrected(day, story.seed)
-    data = again.csv_bytes()
-    truth = file_truth(again, data)
-    path = story.inbox / "corrected" / file_name(day.day)
-    path.parent.mkdir(exist_ok=True)
-    path.write_bytes(data)
-    dependent = claims.dependent_days(day.day)
-    before = claims.mark()
-    story.ct("deliver", "--pipeline", "sales", path)
-    story.ct("run", "--pipeline", "sales")
-    story.claim("the day is at revision 2", claims.revision(day.day), 2)
-    story.claim(
-        "its daily sales are those of the corrected file",
-        claims.daily_sales(day.day)[day.day.isoformat()],
-        truth["daily"],
-    )
-    story.claim(
-        "the revision says what changed: rows removed, rows added",
-        claims.diff(day.day),
-        {"removed": correction.changed + correction.removed, "added": correction.changed + correction.added},
-    )
-    story.claim(
-        "only that day was cleaned again", claims.rebuilt("clean/sales/sales_lines", before), [day.day.isoformat()]
-    )
-    rebuilt = claims.rebuilt("feature/sales/product_daily", before)
-    story.claim(f"exactly the {len(dependent)} days whose features look back on it were rebuilt", rebuilt, dependent)
-    story.claim("there was one retrain", claims.materializations("model/sales/demand_7d", before), 1)
-    story.result(f"revision 2; {len(rebuilt)} days of features rebuilt, one retrain")
-
-
-def _fresh_home(home: Path) -> IO[str]:
-    """Make an empty home for the demo; one left by an earlier demo is replaced, anything else is refused.
-
-    Returns the locked marker: while it is open, no other demo replaces this home.
-    """
-    if home.exists() and any(home.iterdir()):
-        if not (home / MARKER).is_file():
-            raise UsageError(
-                f"{home} holds something that no demo made (no {MARKER} in it)",
-                hint="name an empty or new folder with --home",
-            )
-        with _locked(home):
-            _remove(home)
-    home.mkdir(parents=True, exist_ok=True)
-    (home / MARKER).write_text("`ct demo` may remove this folder.\n", encoding="utf-8")
-    say(f"the demo lives in {home}; it uses a database of its own there")
-    return _locked(home)
-
-
-def _locked(home: Path) -> IO[str]:
-    """The marker, locked for this process; refused while another demo runs in ``home``."""
-    import fcntl
-
-    marker = (home / MARKER).open("a", encoding="utf-8")
-    try:
-        fcntl.flock(marker, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        marker.close()
-        raise UsageError(
-            f"a demo is running in {home}", hint="wait for it, or name another folder with --home"
-        ) from None
-    return marker
-
-
-def _remove(home: Path) -> None:
-    """Remove what an earlier demo left, its database included."""
-    say(f"plan: stop the database of the demo before this one and remove {home}; nothing outside it is touched")
-    server = _server(home)
-    base = server.base
-    server.stop()
-    shutil.rmtree(home)
-    if base.name.startswith("ct-assets-postgres-"):  # root's server keeps its data outside root's home folder
-        shutil.rmtree(base, ignore_errors=True)
-
-
-def _server(home: Path) -> Any:
-    from ct_assets.adapters.postgres.server import Server
-
-    return Server(home)
-
-
-def _environment(home: Path) -> dict[str, str]:
-    """The demo's own home and nobody else's database, whatever the shell has set."""
-    return {
-        **{name: value for name, value in dict(os.environ).items() if not name.startswith("CT_")},
-        "CT_HOME": str(home),
-    }

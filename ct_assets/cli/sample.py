@@ -87,7 +87,7 @@ def events(ctx: click.Context, /, out: Path | None, url: str | None, **given: An
     from ct_assets.sampling.arrivals import arrive
     from ct_assets.sampling.events import describe, write_events
 
-    options = _arrival_options(given)
+    options = _arrival_options(given, url)
     arrivals = arrive(options)
     truth = write_events(out, arrivals, options) if out is not None else describe(arrivals, options)
     if url is not None:
@@ -97,18 +97,19 @@ def events(ctx: click.Context, /, out: Path | None, url: str | None, **given: An
     emit(truth, bool(given["as_json"]), f"{truth['messages']:,} messages in {where}: {planted}")
 
 
-def _arrival_options(given: dict[str, Any]) -> ArrivalOptions:
+def _arrival_options(given: dict[str, Any], url: str | None) -> ArrivalOptions:
     from ct_assets.sampling.arrivals import ArrivalOptions
     from ct_assets.sampling.shoppers import ShopOptions
 
-    start = given["start"].replace(tzinfo=dt.UTC)
+    start, now = given["start"].replace(tzinfo=dt.UTC), dt.datetime.now(dt.UTC).replace(microsecond=0)
     if given["end_now"]:
-        start = dt.datetime.now(dt.UTC).replace(microsecond=0) - dt.timedelta(hours=given["hours"])
+        start = now - dt.timedelta(hours=given["hours"])
+    sent = int(now.timestamp()) * 1_000_000 if url is not None and url.startswith("kafka://") else None
     try:
         shop = ShopOptions(given["users"], given["hours"], given["seed"], signal=not given["no_signal"])
     except ValueError as wrong:
         raise UsageError(str(wrong)) from wrong
-    return ArrivalOptions(shop, start, given["partitions"], dirt=not given["no_dirt"])
+    return ArrivalOptions(shop, start, given["partitions"], dirt=not given["no_dirt"], sent_us=sent)
 
 
 def _produce(url: str, arrivals: Arrivals, partitions: int) -> None:

@@ -36,13 +36,19 @@ I64 = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class ArrivalOptions:
-    """Where and when: ``start`` is the first moment; ``dirt`` False leaves only the network's delay."""
+    """Where and when: ``start`` is the first moment; ``dirt`` False leaves only the network's delay.
+
+    ``sent_us``: the moment at which everything is sent at once to a broker that stamps arrivals itself. Then no clock is
+    four minutes ahead (the stamp would not expose it: it would only make everybody else late), and ``future`` is ahead of
+    that moment.
+    """
 
     shop: ShopOptions = field(default_factory=ShopOptions)
     start: dt.datetime = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
     partitions: int = 4
     dirt: bool = True
     hot_user: bool = True
+    sent_us: int | None = None
 
     @property
     def start_us(self) -> int:
@@ -151,7 +157,8 @@ def _soiled(rng: np.random.Generator, rows: _Rows, options: ArrivalOptions) -> _
     n = len(rows.user)
     planted, append, partition, time = rows.planted.copy(), rows.append.copy(), rows.partition.copy(), rows.time.copy()
     ahead = np.random.default_rng([options.shop.seed, 2]).random(options.shop.users) < AHEAD_USERS
-    time[ahead[rows.user - 1_000]] += AHEAD_US
+    if options.sent_us is None:
+        time[ahead[rows.user - 1_000]] += AHEAD_US
     left = rng.permutation(n)
     chosen = {}
     for name, share in SHARES.items():
@@ -162,7 +169,7 @@ def _soiled(rng: np.random.Generator, rows: _Rows, options: ArrivalOptions) -> _
     append[chosen["late"]] += rng.integers(15 * US, 60 * US, len(chosen["late"]))
     append[chosen["too_late"]] += rng.integers(300 * US, 600 * US, len(chosen["too_late"]))
     partition[chosen["stray"]] = (partition[chosen["stray"]] + 1) % options.partitions
-    time[chosen["future"]] = append[chosen["future"]] + 3_600 * US
+    time[chosen["future"]] = (append[chosen["future"]] if options.sent_us is None else options.sent_us) + 3_600 * US
     time[chosen["unit_error"]] //= 1_000
     soiled = replace(rows, planted=planted, append=append, partition=partition, time=time)
     again = soiled.take(chosen["repeat"])
