@@ -36,8 +36,9 @@ format: install-dev ## mend what a machine can mend
 bench: install-dev ## measure: ours, the peer, the ratio, the target
 	@set -e; for script in ct_assets_tests/bench/bench_*.py; do echo "== $$script"; $(BIN)/python $$script; done
 
-soak: install-dev ## long random tests with printed seeds
+soak: install-dev ## long random tests with printed seeds (KAFKA=1: the streaming one on a real broker)
 	@$(BIN)/python -m ct_assets_tests.faults.soak_kill --kills 100 $(ARGS)
+	@$(BIN)/python -m ct_assets_tests.faults.soak_stream --kills 300 --events 1000000 $(if $(KAFKA),--kafka) $(ARGS)
 
 guards: install-dev ## remove each guard in a copy: its fault test must fail (make guards ARGS="--only F12")
 	@$(BIN)/python -m ct_assets_tests.faults.guards $(ARGS)

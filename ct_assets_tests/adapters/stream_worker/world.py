@@ -131,7 +131,13 @@ class World:
 
     def start(self, *more: str, **environ: str) -> subprocess.Popen[str]:
         """A worker in the background; its stderr can be read."""
-        worker = subprocess.Popen(self.command(*more), env=self.environ(**environ), stderr=subprocess.PIPE, text=True)
+        worker = subprocess.Popen(
+            self.command(*more),
+            env=self.environ(**environ),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         self.started.append(worker)
         return worker
 
