@@ -70,6 +70,8 @@ def _next_steps(home: Path, part: str) -> str:
         steps |= {
             f"{ct} features get --view user_activity --entity user_id=42": "what a user did lately, as of now",
             f"{ct} dead-letter list": "messages that were set aside, and why",
+            f"{ct} model show shop/purchase_propensity": "what the propensity was judged by, and its gates",
+            f"{ct} serve": "the champion's scores over HTTP",
             "docs/streaming.md": "what the numbers mean",
         }
     width = max(map(len, steps))

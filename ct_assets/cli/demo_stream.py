@@ -1,7 +1,7 @@
 """The streaming part of `ct demo`: a shop's events, a worker killed in the middle, values equal to the oracle, decay.
 
 What goes here: the chapters, their order and what is claimed. What does not: what the specification says of the same
-messages (``demo_oracle``), the sample (``ct_assets.sampling``).
+messages (``demo_oracle``), the model and its scores (``demo_scores``), the sample (``ct_assets.sampling``).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ct_assets
+from ct_assets.cli import demo_scores
 from ct_assets.cli.demo_story import ClaimFailed, environment
 from ct_assets.cli.output import say
 
@@ -50,6 +51,7 @@ def _stream(story: Story, url: str) -> None:
     _killed(story, url)
     truth = _equal(story, url)
     _decay(story, truth)
+    demo_scores.tell(story, truth)
 
 
 def _sample(story: Story, url: str) -> None:

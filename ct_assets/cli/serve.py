@@ -40,6 +40,8 @@ def serve(model: str, host: str, port: int, poll_seconds: float, logs: bool) -> 
     A promotion is followed within seconds. When the ledger is away the last good model goes on and says that it may be
     stale. GET /healthz, /readyz, /status. The address is printed on stdout once it answers.
     """
+    import signal
+
     import uvicorn
 
     from ct_assets.serving.app import application
@@ -55,6 +57,7 @@ def serve(model: str, host: str, port: int, poll_seconds: float, logs: bool) -> 
     log = RequestLog(settings.home / "serving" / f"scores-{bound}.jsonl") if logs else None
     if log is not None:
         say(f"log: {log.path}")
+    signal.signal(signal.SIGTERM, _asked_to_end)
     emit(f"http://{host}:{bound}", False)
     try:
         config = uvicorn.Config(application(Scorer(follower, log)), log_level="warning", access_log=False)
@@ -63,6 +66,11 @@ def serve(model: str, host: str, port: int, poll_seconds: float, logs: bool) -> 
         follower.stop()
         if log is not None:
             log.close()
+
+
+def _asked_to_end(*_: object) -> None:
+    """SIGTERM is how a supervisor ends it: exit code 0. uvicorn answers what was asked, then raises the signal again."""
+    raise SystemExit(0)
 
 
 def _listen(host: str, port: int) -> socket.socket:
