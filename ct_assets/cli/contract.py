@@ -147,7 +147,9 @@ def test(file: Path, schema_name: str | None, as_json: bool) -> int:
     from ct_assets.contracts.odcs import load_contract
     from ct_assets.ingest.examples import try_examples
 
-    schema = load_contract(file).schema(schema_name)
+    contract = load_contract(file)
+    schema = contract.schema(schema_name)
+    _say_when_unpublishable(contract, schema)
     results = try_examples(schema)
     for result in results:
         what = f"must break {result.rule}" if result.rule else "the columns' first examples must be accepted"
@@ -159,6 +161,22 @@ def test(file: Path, schema_name: str | None, as_json: bool) -> int:
     return 0 if all(result.holds for result in results) else 1
 
 
+def _say_when_unpublishable(contract: Any, schema: Any) -> None:
+    """A warning: files can be judged under any names, a pipeline needs names that a table may have."""
+    from ct_assets.contracts.errors import ContractError
+    from ct_assets.contracts.names import check_publishable
+
+    try:
+        check_publishable(contract, schema)
+    except ContractError as wrong:
+        say(f"warning: no pipeline can publish it: {wrong}")
+
+
 def _need_file(path: Path) -> None:
+    if path.is_dir():
+        there = sorted(p.name for p in path.glob("*.csv"))[:5]
+        raise UsageError(
+            f"{path} is a folder", hint=f"give one file: {', '.join(there)}" if there else "give the path of a CSV file"
+        )
     if not path.is_file():
         raise UsageError(f"no file at {path}", hint="give the path of a CSV file")

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from ct_assets.cli.model_page import page
 from ct_assets.cli.output import emit, table
 from ct_assets.errors import UsageError, did_you_mean
 
@@ -48,12 +49,13 @@ def show(name: str, version: int | None, as_json: bool) -> None:
     with _ledger() as conn:
         names = pointer.models(conn)
         if name not in names:
-            raise UsageError(
-                f"no model {name!r}", hint=did_you_mean(name, names) or f"known: {', '.join(names) or 'none'}"
+            known = (
+                f"known: {', '.join(names)}" if names else "none is trained yet: `ct run --pipeline NAME` trains one"
             )
+            raise UsageError(f"no model {name!r}", hint=did_you_mean(name, names) or known)
         leads = pointer.champion(conn, name)
         found = pointer.versions(conn, name)
-        wanted = version or (leads.version if leads else found[-1].version)
+        wanted = version if version is not None else (leads.version if leads else found[-1].version)
         one = next((v for v in found if v.version == wanted), None)
         if one is None:
             raise UsageError(f"{name} has no version {wanted}", hint=f"it has 1 to {found[-1].version}")
@@ -61,7 +63,7 @@ def show(name: str, version: int | None, as_json: bool) -> None:
     row = _row(one, leads is not None and leads.version == one.version)
     row |= {"provenance": vars(one.provenance), "artefact": vars(one.artefact), "recipe": one.recipe}
     row |= {"metrics": one.metrics, "gates": one.gates, "history": moves}
-    emit(row, as_json, None if as_json else _text(row))
+    emit(row, as_json, None if as_json else page(row))
 
 
 @model.command("train")
@@ -163,24 +165,3 @@ def _shown(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             head | {"trained at": f"{row['created_at']:%Y-%m-%d %H:%M}"} | dict(list(numbers.items())[:5]) | mark
         )
     return shown
-
-
-def _text(row: dict[str, Any]) -> str:
-    lines = [f"{row['model']} version {row['version']}: {row['decision']}{' (champion)' if row['champion'] else ''}"]
-    for part in ("provenance", "artefact", "recipe", "metrics"):
-        lines += ["", part, *(f"  {key}: {value}" for key, value in row[part].items())]
-    lines += ["", "gates"]
-    for name, gate in row["gates"].items():
-        lines.append(f"  {name}: {_gate(gate)}")
-    lines += ["", "champion pointer"]
-    lines += [
-        f"  {m['generation']}. version {m['version']} at {m['decided_at']:%Y-%m-%d %H:%M}: {m['reason']}"
-        for m in row["history"]
-    ]
-    return "\n".join(lines)
-
-
-def _gate(gate: Any) -> str:
-    if not isinstance(gate, dict):
-        return str(gate)
-    return f"{gate.get('verdict')}: {gate.get('reason') or {k: v for k, v in gate.items() if k != 'verdict'}}"

@@ -58,10 +58,18 @@ def show(pipeline: str | None, day: dt.datetime | None, rule: str | None, limit:
 
     dataset, conn = _open(pipeline)
     with conn:
+        _known_rule(conn, dataset, rule)
+        found = 0
         for row in rows(conn, dataset.name, day=day and day.date(), rule=rule, limit=limit):
             value = {"day": row.day.isoformat(), "file": row.file, "sha256": row.sha256, "line": row.line}
             value |= {"reasons": row.reasons, "raw": row.raw}
             emit(value, as_json, f"{row.file}:{row.line}  {', '.join(row.reasons)}\n  {row.raw!r}")
+            found += 1
+    if not found:
+        asked = ([f"of {day:%Y-%m-%d}"] if day else []) + ([f"that broke {rule}"] if rule else [])
+        say(" ".join(["no quarantined row", *asked]))
+    elif found == limit:
+        say(f"the first {limit}; more with --limit, all of them with `ct quarantine export`")
 
 
 @quarantine.command()
@@ -78,6 +86,7 @@ def export(pipeline: str | None, day: dt.datetime | None, rule: str | None, out:
 
     dataset, conn = _open(pipeline)
     with conn:
+        _known_rule(conn, dataset, rule)
         found = rows(conn, dataset.name, day=day and day.date(), rule=rule)
         if out is None:
             count = write(found, sys.stdout)
@@ -130,6 +139,22 @@ def _show_replay(day: dt.date, decision, as_json: bool) -> None:
         f"{day}  {decision.state}, revision {revision}: {rows.get('good')} good, {rows.get('quarantined')} quarantined"
     )
     emit(value, as_json, text if decision.fresh else f"{day}  nothing to do: same bytes, same contract, same code")
+
+
+def _known_rule(conn, dataset, rule: str | None) -> None:
+    """Refuse a rule that neither the contract nor any quarantined row knows: an empty answer would look like good news."""
+    from ct_assets.adapters.quarantine import summary
+    from ct_assets.errors import UsageError, did_you_mean
+
+    if rule is None or rule in {r.name for r in dataset.schema.rules}:
+        return
+    broken = {name for row in summary(conn, dataset.name) for name in row["reasons"] or ()}
+    if rule in broken:  # a rule of an earlier contract, or of reading (broken_quoting, field_count)
+        return
+    known = sorted(broken) or sorted(r.name for r in dataset.schema.rules)
+    hint = f"{'broken so far' if broken else 'the contract has'}: {', '.join(known)}"
+    near = did_you_mean(rule, {*broken, *(r.name for r in dataset.schema.rules)})
+    raise UsageError(f"no rule {rule!r} in {dataset.name}", hint=f"{near} {hint}" if near else hint)
 
 
 def _open(pipeline: str | None):

@@ -105,6 +105,11 @@ RESERVED = ("_line", "_raw", "_reasons", "_revision_id")
 def load_contract(path: Path | str) -> Contract:
     """Read and check a contract file. Raises ContractError (file, line, what to do) or UsageError (no such file)."""
     path = Path(path)
+    if path.is_dir():
+        there = sorted(p.name for p in path.glob("*.y*ml"))[:5]
+        raise UsageError(
+            f"{path} is a folder", hint=f"give one file: {', '.join(there)}" if there else "give an ODCS YAML file"
+        )
     if not path.is_file():
         raise UsageError(f"no contract at {path}", hint="give the path of an ODCS YAML file")
     raw = safe_yaml.load(path)
@@ -186,7 +191,7 @@ def _schema(block: Any, contract: Contract, reader: Reader) -> DatasetSchema:
         on_repeated_header=reader.choice(custom, "onRepeatedHeader", ("reject", "quarantine")),
         primary_key=key,
         must_reject=_examples(custom.get("mustReject"), reader),
-        example_file=str(custom.get("exampleFile") or "example.csv"),
+        example_file=str(custom.get("exampleFile") or ("2001-12-31.csv" if day else "example.csv")),
         coverage=Coverage(tuple(clauses)),
         digest=contract.digest,
         version=contract.version,

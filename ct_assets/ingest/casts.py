@@ -16,6 +16,7 @@ timestamp      a declared form; with a time zone: that zone's local time as UTC,
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import polars as pl
@@ -100,7 +101,7 @@ def _plain_number(column: Column, text: pl.Expr) -> pl.Expr:
     if form.currency:
         text = text.str.strip_prefix(form.currency).str.strip_suffix(form.currency).str.strip_chars(" ")
     if form.group:
-        group = form.group.replace(".", r"\.") if form.group in ".,' " else "\\" + form.group
+        group = re.escape(form.group)
         grouped = text.str.contains(rf"^-?[0-9]{{1,3}}(?:{group}[0-9]{{3}})+(?:[^0-9][0-9]+)?$")
         text = pl.when(grouped).then(text.str.replace_all(form.group, "", literal=True)).otherwise(text)
     if form.decimal != ".":

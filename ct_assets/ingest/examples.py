@@ -29,13 +29,19 @@ def try_examples(schema: DatasetSchema) -> list[ExampleResult]:
     base = {column.name: column.example for column in schema.delivered}
     alone = replace(schema, max_bad_fraction=None, batch_rules=())  # one bad row of one would always break the budget
     verdict = _judge(alone, base)
-    results = [ExampleResult("", verdict.good == 1, _said(verdict), schema.line)]
+    results = [ExampleResult("", verdict.good == 1, _said(verdict) + _without_example(schema, verdict), schema.line)]
     for example in schema.must_reject:
         verdict = _judge(alone, {**base, **example.row})
         broken = verdict.reasons.get(example.rule, 0) == 1 and verdict.quarantined == 1
         rejected = verdict.rejected is not None and verdict.rejected.rule == example.rule
         results.append(ExampleResult(example.rule, broken or rejected, _said(verdict), example.line))
     return results
+
+
+def _without_example(schema: DatasetSchema, verdict: FileVerdict) -> str:
+    """What most likely is missing when the examples are no row that the contract accepts."""
+    names = [c.name for c in schema.delivered if not c.example and f"{c.name}.required" in verdict.reasons]
+    return f"; give `examples:` to the required column{'s' * (len(names) > 1)} {', '.join(names)}" if names else ""
 
 
 def _said(verdict: FileVerdict) -> str:
@@ -55,6 +61,8 @@ def _judge(schema: DatasetSchema, row: Mapping[str, str]) -> FileVerdict:
 
 def _quoted(value: str, schema: DatasetSchema) -> str:
     quote, delimiter = schema.dialect.quote, schema.dialect.delimiter
+    if not value and len(schema.delivered) == 1:
+        return quote * 2  # an empty line would be no record
     if any(c in value for c in (quote, delimiter, "\n", "\r")):
         return quote + value.replace(quote, quote * 2) + quote
     return value

@@ -8,19 +8,23 @@ for a person to decide; what is enforced is what tomorrow's file will very likel
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 
-from ct_assets.contracts.model import Dialect
+from ct_assets.contracts.formats import date_format
+from ct_assets.contracts.model import Dialect, NumberFormat
+from ct_assets.contracts.names import table_name
+from ct_assets.ingest.printed import yaml_of
 from ct_assets.ingest.profile import DATE_FORMS, IDENTIFIER, TIME_FORMS, ColumnProfile
 from ct_assets.ingest.verdict import FileVerdict
 
 FEW_VALUES, ENOUGH_ROWS = 12, 100
 PERSONAL_NAMES = re.compile(
-    r"name$|^name|surname|email|e-?mail|phone|mobile|address|street|birth|^dob$|customer|client|patient|employee|user|passport|iban|ssn|tax",
+    r"name$|^name|surname|email|e-?mail|phone|mobile|address|street|birth|^dob$|customer|client|patient|employee|user|passport|iban|ssn|tax|geburt|stra(?:ß|ss)e|anschrift|kunde|telefon|handy|steuer",
     re.IGNORECASE,
 )
 NOT_PERSONAL = re.compile(
@@ -48,6 +52,12 @@ def propose(found: ColumnProfile) -> Proposal:
         column.evidence.append(f"empty in all {found.rows:,} rows: nothing is known of its type")
         return column
     _type(found, column)
+    if found.reading.question and not _is_identifier(found):
+        column.questions.append(found.reading.question)
+    if "short year" in found.forms:
+        column.questions.append(
+            "looks like dates with a two-digit year, which cannot be read without a guess: kept as text"
+        )
     _presence(found, column)
     _bounds(found, column)
     if _personal(found, column):  # the contract goes to git: no value of a person in it
@@ -66,10 +76,18 @@ def _type(found: ColumnProfile, column: Proposal) -> None:
     elif "boolean" in found.forms:
         column.keys["logicalType"] = "boolean"
         column.evidence.append("every value is true or false")
-    elif "number" in found.forms and not _is_identifier(found):
+    elif _fits_a_number(found) and not _is_identifier(found):
         _number(found, column)
     else:
         _text(found, column)
+
+
+MAX_DIGITS = 38
+
+
+def _fits_a_number(found: ColumnProfile) -> bool:
+    printed = found.reading.printed
+    return found.is_number and printed.whole_digits + max(printed.decimals, 2) <= MAX_DIGITS
 
 
 def _is_identifier(found: ColumnProfile) -> bool:
@@ -83,9 +101,9 @@ def _time(forms: Sequence[str], found: ColumnProfile, column: Proposal) -> None:
     column.keys["logicalType"] = "date" if form in DATE_FORMS else "timestamp"
     column.options["format"] = _quote(form)
     column.evidence.append(
-        f"all {found.present:,} values have the form {form}, from {found.first_text} to {found.last_text}"
+        f"all {found.present:,} values have the form {form}, from {' to '.join(str(end) for end in found.spans[form])}"
     )
-    others = [other for other in forms[1:] if other.replace("[.SSSSSS]", "") != form]
+    others = [other for other in forms[1:] if _laxest(other) != _laxest(form)]
     if others:
         column.questions.append(f"these values also fit {', '.join(others)}: the file cannot tell, you can")
     if column.keys["logicalType"] == "timestamp" and "XXX" not in form:
@@ -94,19 +112,38 @@ def _time(forms: Sequence[str], found: ColumnProfile, column: Proposal) -> None:
         )
 
 
+def _laxest(form: str) -> str:
+    """dd.MM.yyyy and d.M.yyyy say the same of a text that fits both."""
+    return form.replace("[.SSSSSS]", "").replace("dd", "d").replace("MM", "M").replace("HH", "H")
+
+
 def _number(found: ColumnProfile, column: Proposal) -> None:
-    if "integer" in found.forms:
+    printed = found.reading.printed
+    _number_form(found, column)
+    if not printed.marked and printed.whole_digits <= 18:
         column.keys["logicalType"] = "integer"
         column.evidence.append(f"all {found.present:,} values are whole numbers")
         return
-    scale = max(found.decimals, 2)
-    precision = min(max(18, found.whole_digits + scale), 38)
+    scale = max(printed.decimals, 2)
+    precision = max(18, printed.whole_digits + scale)
     column.keys["logicalType"] = "number"
-    if scale < precision:
-        column.keys["physicalType"] = _quote(f"decimal({precision},{scale})")
+    column.keys["physicalType"] = _quote(f"decimal({precision},{scale})")
     column.evidence.append(
-        f"all {found.present:,} values are decimal numbers with at most {found.decimals} decimals; kept exact"
+        f"all {found.present:,} values are decimal numbers with at most {printed.decimals} decimals; kept exact"
     )
+
+
+def _number_form(found: ColumnProfile, column: Proposal) -> None:
+    form, printed = found.reading.form, found.reading.printed
+    assert form is not None
+    if form != NumberFormat():
+        column.custom["numberFormat"] = yaml_of(form)
+        marks = [f"{printed.marked:,} values with the decimal mark {form.decimal!r}"] if printed.marked else []
+        marks += [f"{printed.grouped:,} values with the thousands mark {form.group!r}"] if form.group else []
+        marks += [f"in {form.currency}"] if form.currency else []
+        column.evidence.append(f"printed {', '.join(marks)}")
+    if found.reading.evidence:
+        column.evidence.append(found.reading.evidence)
 
 
 def _text(found: ColumnProfile, column: Proposal) -> None:
@@ -114,7 +151,7 @@ def _text(found: ColumnProfile, column: Proposal) -> None:
     if found.point_zero == found.present and _is_identifier(found):
         column.custom["transforms"] = "[trim, stripTrailingPointZero]"
         column.evidence.append("an identifier printed as a decimal number (17850.0): kept as text without the .0")
-    elif "number" in found.forms:
+    elif found.is_number and _is_identifier(found):
         column.evidence.append("digits, but the name says identifier: kept as text (leading zeros stay)")
     form = next((f for f in ("uuid", "email", "ipv4") if f in found.forms), None)
     if form:
@@ -144,10 +181,11 @@ def _presence(found: ColumnProfile, column: Proposal) -> None:
 
 
 def _bounds(found: ColumnProfile, column: Proposal) -> None:
-    if found.low is None or "number" not in found.forms or column.keys["logicalType"] not in ("integer", "number"):
+    if not found.is_number or column.keys["logicalType"] not in ("integer", "number"):
         return
-    column.evidence.append(f"from {found.low:g} to {found.high:g}")
-    if found.low >= 0:
+    printed = found.reading.printed
+    column.evidence.append(f"from {printed.low:g} to {printed.high:g}")
+    if printed.low >= 0:
         column.options["minimum"] = "0"
         column.evidence.append("never negative")
 
@@ -169,19 +207,26 @@ def _personal(found: ColumnProfile, column: Proposal) -> bool:
         column.keys["classification"] = "personal data"
         column.custom["personalData"] = "true"
         column.evidence.append(
-            "likely personal data: " + (f"every value looks like a {form} address or number" if form else "by its name")
+            "likely personal data: "
+            + (
+                f"every value looks like {'an email address' if form == 'email' else 'a phone number'}"
+                if form
+                else "by its name"
+            )
         )
     return likely
 
 
 def _quote(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
+    """A YAML double-quoted scalar; what YAML forbids or folds (control characters, U+2028) is escaped."""
+    said = json.dumps(text, ensure_ascii=False)
+    return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in said)
 
 
 def contract_text(found: Sequence[ColumnProfile], verdict: FileVerdict, dialect: Dialect) -> str:
     """The proposed contract as YAML."""
-    stem = re.sub(r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[-_]?", "", PurePath(verdict.file).name.split(".")[0]) or "my_dataset"
-    name = re.sub(r"\W+", "_", stem).strip("_").lower() or "my_dataset"
+    stem = re.sub(r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[-_ ]*", "", PurePath(verdict.file).name.split(".")[0])
+    name = table_name(stem) or "my_dataset"
     head = [
         f"# Proposed from {_comment(PurePath(verdict.file).name)}: {verdict.read:,} rows read, {verdict.quarantined:,} of them broken and not counted.",
         "# Comments say what speaks for each clause; questions marked with ? are yours to answer.",
@@ -199,6 +244,7 @@ def contract_text(found: Sequence[ColumnProfile], verdict: FileVerdict, dialect:
         "      - {property: maxBadFraction, value: 0.05}  # ? more bad rows than this reject the file",
     ]
     if re.match(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", PurePath(verdict.file).name):
+        head.append(f"      - {{property: exampleFile, value: {_quote(PurePath(verdict.file).name[:10] + '.csv')}}}")
         head.append(
             "      # ? the file's name begins with a day; if each file is one day: - {property: deliveryDay, value: fileName}"
         )
@@ -222,7 +268,7 @@ def contract_text(found: Sequence[ColumnProfile], verdict: FileVerdict, dialect:
 def _column_lines(found: ColumnProfile, taken: set[str]) -> list[str]:
     column = propose(found)
     lines = [f"      - name: {_quote(column.name)}"]
-    plain = re.sub(r"\W+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", column.name)).strip("_").lower()
+    plain = table_name(column.name)
     if plain and plain != column.name and plain not in taken:
         taken.add(plain)
         lines.append(f"        physicalName: {_quote(plain)}")
@@ -233,10 +279,37 @@ def _column_lines(found: ColumnProfile, taken: set[str]) -> list[str]:
         lines.append(f"        logicalTypeOptions: {{{', '.join(f'{k}: {v}' for k, v in column.options.items())}}}")
     if found.example and "personalData" not in column.custom:
         lines.append(f"        examples: [{_quote(found.example[:200])}]")
+    elif found.example:
+        lines.append(f"        examples: [{_quote(_made_up(found, column))}]  # made up: no value of a person here")
     if column.custom:
         lines.append("        customProperties:")
         lines += [f"          - {{property: {key}, value: {value}}}" for key, value in column.custom.items()]
     return lines
+
+
+_MADE_UP = {
+    "integer": "1",
+    "number": "1",
+    "boolean": "true",
+    "email": "name@example.org",
+    "uuid": "00000000-0000-4000-8000-000000000000",
+    "ipv4": "192.0.2.1",  # RFC 5737: for documentation
+}
+
+
+def _made_up(found: ColumnProfile, column: Proposal) -> str:
+    """An example that keeps the proposed clauses and is nobody's."""
+    if column.keys["logicalType"] in ("date", "timestamp"):
+        form = date_format(json.loads(column.options["format"]))
+        assert form is not None
+        return dt.datetime(2001, 12, 31, tzinfo=dt.UTC).strftime(
+            form.strptime.replace("%.6f", ".%f")
+            .replace("%.3f", ".000")
+            .replace("%.f", "")
+            .replace("%#z", "Z")
+            .replace("%:z", "+00:00")
+        )
+    return _MADE_UP.get(column.options.get("format", ""), "") or _MADE_UP.get(column.keys["logicalType"], "example")
 
 
 def _comment(text: str) -> str:

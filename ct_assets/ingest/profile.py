@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import polars as pl
 
@@ -18,13 +18,24 @@ from ct_assets.errors import UsageError
 from ct_assets.ingest.broken import record_end, split_strictly
 from ct_assets.ingest.duplicates import Seen, fingerprints
 from ct_assets.ingest.judge import Judgement
+from ct_assets.ingest.printed import NumberForms, Reading, choose
 from ct_assets.ingest.source import Source
 from ct_assets.ingest.verdict import FileRejected, FileVerdict
 
 MAX_VALUES = 50  # unlike values remembered a column
-NUMBER = r"^-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?$"
-INTEGER = r"^-?(?:0|[1-9][0-9]{0,17})$"
-DATE_FORMS = ("yyyy-MM-dd", "dd/MM/yyyy", "MM/dd/yyyy", "dd.MM.yyyy", "yyyyMMdd", "d/M/yyyy", "M/d/yyyy")
+DATE_FORMS = (
+    "yyyy-MM-dd",
+    "dd/MM/yyyy",
+    "MM/dd/yyyy",
+    "dd.MM.yyyy",
+    "yyyyMMdd",
+    "yyyy/MM/dd",
+    "dd-MM-yyyy",
+    "yyyy.MM.dd",
+    "d/M/yyyy",
+    "M/d/yyyy",
+    "d.M.yyyy",
+)
 TIME_FORMS = (
     "yyyy-MM-dd HH:mm:ss",
     "yyyy-MM-dd'T'HH:mm:ss",
@@ -34,9 +45,27 @@ TIME_FORMS = (
     "yyyy-MM-dd HH:mm:ss[.SSSSSS]XXX",
     "dd/MM/yyyy HH:mm:ss",
     "dd/MM/yyyy HH:mm",
+    "dd.MM.yyyy HH:mm:ss",
+    "dd.MM.yyyy HH:mm",
+    "yyyy-MM-dd HH:mm",
+    "yyyy/MM/dd HH:mm:ss",
+    "yyyy/MM/dd HH:mm",
+    "yyyy.MM.dd HH:mm:ss",
+    "dd-MM-yyyy HH:mm:ss",
     "M/d/yyyy H:mm",
     "d/M/yyyy H:mm",
+    "d.M.yyyy H:mm",
 )
+SHORT_YEAR = r"^[0-9]{1,2}[./-][0-9]{1,2}[./-][0-9]{2}(?: [0-9]{1,2}:[0-9]{2}(?::[0-9]{2})?)?$"
+BINARY = {
+    b"PK\x03\x04": "a zip archive or an Excel file (.xlsx): save the sheet as CSV, or unpack it",
+    b"\xd0\xcf\x11\xe0": "an old Excel file (.xls): save the sheet as CSV",
+    b"\x1f\x8b": "a gzip file: unpack it first (gunzip)",
+    b"PAR1": "a Parquet file: this reads CSV",
+    b"%PDF": "a PDF: this reads CSV",
+    b"\x89PNG": "a picture: this reads CSV",
+    b"SQLite format 3": "a SQLite database: export the table as CSV",
+}
 PHONE = r"^\+?[0-9][0-9 ().\-]{7,18}[0-9]$"
 
 
@@ -51,17 +80,19 @@ class ColumnProfile:
     point_zero: int = 0
     shortest: int | None = None
     longest: int = 0
-    low: float | None = None
-    high: float | None = None
-    whole_digits: int = 0
-    decimals: int = 0
+    numbers: NumberForms = field(default_factory=NumberForms)
+    reading: Reading = field(default_factory=Reading)  # how its numbers are read, chosen when the whole file is known
+    spans: dict[str, tuple[Any, Any]] = field(default_factory=dict)  # earliest and latest under a date form
     forms: set[str] = field(default_factory=set)
     values: Counter[str] = field(default_factory=Counter)
     many: bool = False  # more unlike values than MAX_VALUES
     repeats: int = 0
     example: str = ""
-    first_text: str = ""
-    last_text: str = ""
+
+    @property
+    def is_number(self) -> bool:
+        """Whether every value is a number in the form that was chosen."""
+        return self.reading.form is not None
 
     @property
     def present(self) -> int:
@@ -69,7 +100,7 @@ class ColumnProfile:
         return self.rows - self.absent
 
 
-_FORMS = {"integer": INTEGER, "number": NUMBER, "boolean": r"^(?i:true|false)$", "phone": PHONE}
+_FORMS = {"boolean": r"^(?i:true|false)$", "phone": PHONE, "short year": SHORT_YEAR}
 _FORMS |= {name: STRING_FORMATS[name] for name in ("email", "uuid", "ipv4")}
 _TIMES = {form: parsed for form in DATE_FORMS + TIME_FORMS if (parsed := date_format(form))}
 
@@ -91,11 +122,37 @@ def profile(stream: BinaryIO, name: str, dialect: Dialect) -> tuple[list[ColumnP
             _add(found, chunk.good[n], seen[n])
     if judgement.verdict.rejected:
         rejected = judgement.verdict.rejected
-        raise UsageError(f"{name}: {rejected.rule} (line {rejected.line}): {rejected.message}")
+        hint = _OTHER_ENCODING if "utf-8" in rejected.message.lower() and dialect.encoding == "utf-8" else None
+        raise UsageError(f"{name}: {rejected.rule} (line {rejected.line}): {rejected.message}", hint=hint)
+    for n, reading in choose({n: found.numbers for n, found in columns.items()}).items():
+        columns[n].reading = reading
     return list(columns.values()), judgement.verdict
 
 
+_OTHER_ENCODING = "nothing is sniffed; if Excel on Windows wrote it, say --encoding cp1252"
+
+
+def _refuse_binary(stream: BinaryIO, dialect: Dialect) -> None:
+    """A file that is no text is named as what it is; its bytes are not printed."""
+    begin = stream.tell()
+    first = stream.read(4096)
+    stream.seek(begin)
+    if dialect.compression != "none":
+        return
+    kind = next((said for magic, said in BINARY.items() if first.startswith(magic)), None)
+    if kind is not None:
+        raise UsageError("the file is no CSV", hint=f"it is {kind}")
+    wide = first[:2] in (b"\xff\xfe", b"\xfe\xff") or "16" in dialect.encoding or "32" in dialect.encoding
+    odd = re.search(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]", first)
+    if odd is not None and not wide:
+        raise UsageError(
+            f"the file is no text: byte {odd.start() + 1} is 0x{odd.group()[0]:02x}, a control character",
+            hint="give a CSV file; if this is UTF-16, say --encoding utf-16",
+        )
+
+
 def _header(stream: BinaryIO, dialect: Dialect) -> list[str]:
+    _refuse_binary(stream, dialect)
     begin = stream.tell()
     text = b""
     try:
@@ -130,19 +187,22 @@ def _add(found: ColumnProfile, series: pl.Series, seen: Seen) -> None:
         return
     trimmed = texts.str.strip_chars()
     found.untrimmed += int((trimmed != texts).sum())
+    blank = trimmed.str.len_bytes() == 0  # trimmed, nothing is left of them
+    if blank.any():
+        found.absent += int(blank.sum())
+        texts, trimmed = texts.filter(~blank), trimmed.filter(~blank)
+        if not len(texts):
+            return
     found.example = found.example or str(texts[0])
     lengths = texts.str.len_chars()
     found.shortest = min(int(lengths.min() or 0), found.shortest if found.shortest is not None else 1 << 30)  # pyright: ignore[reportArgumentType]
     found.longest = max(int(lengths.max() or 0), found.longest)  # pyright: ignore[reportArgumentType]
     found.point_zero += int(texts.str.contains(r"^[0-9]+\.0$").sum())
     _add_forms(found, trimmed)
-    _add_numbers(found, trimmed)
-    low, high = str(trimmed.min()), str(trimmed.max())
-    found.first_text = min(found.first_text, low) if found.first_text else low
-    found.last_text = max(found.last_text, high)
+    found.numbers.add(trimmed)
     found.repeats += len(texts) - int(seen.first(fingerprints(texts.to_frame(found.name), [found.name])).sum())
     if not found.many:
-        for row in trimmed.value_counts().iter_rows():
+        for row in trimmed.rename("value").value_counts(name="rows").iter_rows():
             found.values[row[0]] += row[1]
         found.many = len(found.values) > MAX_VALUES
 
@@ -152,32 +212,23 @@ def _add_forms(found: ColumnProfile, texts: pl.Series) -> None:
         regex = _TIMES[form].regex if form in _TIMES else _FORMS[form]
         holds = bool(texts.str.contains(regex).all())
         if holds and form in _TIMES:
-            holds = (
-                texts.str.to_datetime(_TIMES[form].strptime, strict=False).null_count() == 0
-                if form in TIME_FORMS
-                else _all_dates(texts, form)
-            )
+            holds = _add_times(found, texts, form)
         if not holds:
             found.forms.discard(form)
 
 
-def _all_dates(texts: pl.Series, form: str) -> bool:
-    return texts.str.to_date(_TIMES[form].strptime, strict=False).null_count() == 0
-
-
-def _add_numbers(found: ColumnProfile, texts: pl.Series) -> None:
-    if "number" not in found.forms:
-        return
-    values = texts.cast(pl.Float64, strict=False)
-    low, high = values.min(), values.max()
-    if isinstance(low, float) and isinstance(high, float):
-        found.low = low if found.low is None else min(found.low, low)
-        found.high = high if found.high is None else max(found.high, high)
-    parts = texts.str.strip_prefix("-").str.split_exact(".", 1).struct.unnest()
-    found.whole_digits = max(found.whole_digits, int(parts["field_0"].str.len_bytes().max() or 0))  # pyright: ignore[reportArgumentType]
-    found.decimals = max(found.decimals, int(parts["field_1"].str.len_bytes().max() or 0))  # pyright: ignore[reportArgumentType]
+def _add_times(found: ColumnProfile, texts: pl.Series, form: str) -> bool:
+    """Whether each text is a moment that exists; remembers the earliest and the latest."""
+    read = texts.str.to_datetime if form in TIME_FORMS else texts.str.to_date
+    values = read(_TIMES[form].strptime, strict=False)
+    if values.null_count():
+        return False
+    ends = (values.min(), values.max())
+    found.spans[form] = tuple(end(found.spans.get(form, ends)[i], ends[i]) for i, end in enumerate((min, max)))  # pyright: ignore[reportArgumentType, reportCallIssue]
+    return True
 
 
 IDENTIFIER = re.compile(
-    r"(?:^|[_\s]|(?<=[a-z]))(?:id|ids|no|nr|number|code|zip|postcode|plz|ean|gtin|sku|iban|phone|tel)$", re.IGNORECASE
+    r"(?:^|[_\s]|(?<=[a-z]))(?:id|ids|no|nr|number|code|zip|postcode|plz|ean|gtin|sku|iban|phone|tel|nummer|telefon)$",
+    re.IGNORECASE,
 )

@@ -21,6 +21,7 @@ from ct_assets.training.dataset import Dataset, dataset
 from ct_assets.training.evaluation import Evaluation, Fold, evaluate, judge, training_rows
 from ct_assets.training.gates import Decision, FixedArtefact, GateRules, Kind, Refit, artefact_gates, decide
 from ct_assets.training.recipe import OUTPUTS, Fitted, Recipe, TrainingFailed
+from ct_assets.training.rules import unknown
 
 Reload = Callable[[Fitted], tuple[Fitted, int]]
 """Stores a model, loads it again: the loaded one and its size in bytes."""
@@ -71,12 +72,32 @@ def train(
     against = _champions(kind, evaluation, data, contest)
     artefact = None if contest.incumbent is None else judge_incumbent(contest.incumbent, data)
     rows = training_rows(data.panel, data.at)
+    if rows.is_empty():
+        raise TrainingFailed(history_too_short(data.panel))
     fitted = recipe.fit(rows)
     refit = check_refit(fitted, evaluation, data, reload, clock)
     decision = decide(evaluation, against, refit, contest.rules, kind)
+    if not evaluation.folds:  # the reason behind all that the other gates say
+        reason = history_too_short(data.panel)
+        history = unknown("history", f"{NEEDED_WEEKS} weeks", reason)
+        decision = Decision(kind, (history, *decision.gates))
     if artefact is not None:
         decision = decision.also(artefact_gates(evaluation, artefact, contest.rules))
     return Candidate(fitted, evaluation, decision, data, len(rows), clock() - started)
+
+
+NEEDED_WEEKS = 7
+"""28 days before the first origin, its week of labels, a week to be judged on, and up to a week to the next Friday."""
+
+
+def history_too_short(panel: Panel) -> str:
+    """Why nothing can be judged yet, for a person."""
+    days = int(panel.open_days[-1] - panel.open_days[0]) + 1
+    return f"history too short: needs {NEEDED_WEEKS} weeks, has {_weeks(panel):.1f} ({days} days); deliver more days"
+
+
+def _weeks(panel: Panel) -> float:
+    return (int(panel.open_days[-1] - panel.open_days[0]) + 1) / 7
 
 
 def _champions(kind: Kind, own: Evaluation, data: Dataset, contest: Contest) -> Evaluation | None:

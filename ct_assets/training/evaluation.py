@@ -95,6 +95,7 @@ class Evaluation:
             "folds": [fold.origin.isoformat() for fold in self.folds],
             "baselines": {b: {m: self.mean(m, b) for m in ("deviance", "bias", "wape")} for b in BASELINES},
             "slices": {s: self._slice(s) for s in slices},
+            "per_fold": [line for line in self.table() if line["origin"] != "mean"],
         }
         return json.loads(json.dumps(found), parse_constant=lambda _: None)
 

@@ -107,6 +107,9 @@ CELL = st.sampled_from(
         "2024-01-31 10:00:00",
         "a@b.co",
         "17850.0",
+        "1 234.5",
+        "12 €",
+        "31.12.2025",
         "NaN",
         "é",
         "=1+1",
@@ -127,6 +130,7 @@ def test_whatever_is_inferred_loads_and_accepts_every_row_of_its_file(
     from io import BytesIO
 
     from ct_assets.contracts.model import Dialect
+    from ct_assets.ingest.examples import try_examples
     from ct_assets.ingest.infer import contract_text
     from ct_assets.ingest.profile import profile
 
@@ -143,6 +147,7 @@ def test_whatever_is_inferred_loads_and_accepts_every_row_of_its_file(
     judged = judge(text, load_contract(path).schema())
     assert judged.verdict.decision == "accepted", (judged.verdict, path.read_text())
     assert judged.verdict.good == verdict.read
+    assert all(result.holds for result in try_examples(load_contract(path).schema())), path.read_text()
 
 
 def test_infer_on_a_real_day(real_days: list[Path], tmp_path: Path) -> None:
@@ -188,3 +193,126 @@ def test_an_unknown_subcommand_has_a_did_you_mean() -> None:
     run = ct("contract", "infr", "x.csv")
     assert run.exit_code == 2
     assert "did you mean 'infer'?" in run.stderr
+
+
+GERMAN = """Rechnungsnr;Kunde;Datum;Zeitpunkt;Betrag;Menge;Stückpreis;Rabatt;Alt
+R-1;Müller;31.12.2025;31.12.2025 10:15;1.234,56;1.500;12,50 €;1,250;31.12.25
+R-2;Straße & Söhne;01.01.2026;01.01.2026 00:00;99,00;2.000;7,00 €;2,125;01.01.26
+R-3;Özil;15.01.2026;15.01.2026 23:59;-12.345.678,90;10;1.200,00 €;0,125;15.01.26
+"""
+
+
+def test_a_german_file_is_read_as_its_country_prints(tmp_path: Path) -> None:
+    path = tmp_path / "2026-01-31 Umsätze.csv"
+    path.write_bytes(GERMAN.encode("cp1252"))
+    out = tmp_path / "c.yaml"
+    assert "--delimiter ';'" in ct("contract", "infer", path).stderr
+    assert "--encoding cp1252" in ct("contract", "infer", path, "--delimiter", ";").stderr
+    run = ct("contract", "infer", path, "--delimiter", ";", "--encoding", "cp1252", "--out", out)
+    assert run.exit_code == 0, run.stderr
+    schema = load_contract(out).schema()
+    assert {c.name: (c.physical_name, c.postgres_type) for c in schema.columns} == {
+        "Rechnungsnr": ("rechnungsnr", "text"),
+        "Kunde": ("kunde", "text"),
+        "Datum": ("datum", "date"),
+        "Zeitpunkt": ("zeitpunkt", "timestamp"),
+        "Betrag": ("betrag", "numeric(18,2)"),
+        "Menge": ("menge", "bigint"),
+        "Stückpreis": ("stueckpreis", "numeric(18,2)"),
+        "Rabatt": ("rabatt", "numeric(18,3)"),
+        "Alt": ("alt", "text"),
+    }
+    assert schema.physical_name == "umsaetze"
+    text = out.read_text()
+    assert "from 2025-12-31 to 2026-01-15" in text
+    assert "2 values with the thousands mark '.'" in text
+    assert "proves it" in text
+    assert "two-digit year" in text
+    assert ct("verdict", "--contract", out, "--out", tmp_path / "o", path).exit_code == 0
+    good = pl.read_parquet(tmp_path / "o" / f"{path.name}.good.parquet")
+    assert good["Betrag"].cast(pl.String).to_list() == ["1234.56", "99.00", "-12345678.90"]
+    assert good["Menge"].to_list() == [1500, 2000, 10]
+    assert good["Stückpreis"].cast(pl.String).to_list() == ["12.50", "7.00", "1200.00"]
+    assert good["Rabatt"].cast(pl.String).to_list() == ["1.250", "2.125", "0.125"]
+    assert str(good["Datum"][0]) == "2025-12-31"
+    assert ct("contract", "test", out).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("rows", "types"),
+    [
+        ("1,234;1\n5,678;2\n", ["text", "bigint"]),  # thousands or decimals: a question, never a guess
+        ("1.234;1\n5.678;2\n", ["numeric(18,3)", "bigint"]),  # the default of the format
+        ("1,234;0,5\n5,678;2\n", ["numeric(18,3)", "numeric(18,2)"]),  # the other column proves the comma
+        ("1.234;0,5\n5.678;2\n", ["bigint", "numeric(18,2)"]),
+        ("1 234,5;1\n5 678,25;2\n", ["numeric(18,2)", "bigint"]),
+        ("1'234.5;1\n5'678.25;2\n", ["numeric(18,2)", "bigint"]),
+        ("1\u202f234,5;1\n12,25;2\n", ["numeric(18,2)", "bigint"]),
+        ("1.23.45;1\n", ["text", "bigint"]),
+        ("0012,5;1\n", ["text", "bigint"]),
+    ],
+)
+def test_thousands_and_decimals_are_told_apart_or_asked(rows: str, types: list[str], tmp_path: Path) -> None:
+    path, out = tmp_path / "x.csv", tmp_path / "c.yaml"
+    path.write_text("a;b\n" + rows, encoding="utf-8")
+    assert ct("contract", "infer", path, "--delimiter", ";", "--out", out).exit_code == 0
+    assert [c.postgres_type for c in load_contract(out).schema().columns] == types
+    assert ("thousands from decimals" in out.read_text()) == (rows[:5] in ("1,234", "1.234") and "0,5" not in rows)
+    assert ct("verdict", "--contract", out, path).exit_code == 0
+    assert ct("contract", "test", out).exit_code == 0
+
+
+def test_a_fresh_proposal_passes_its_own_test_also_with_a_day_declared(own: Path, tmp_path: Path) -> None:
+    out = tmp_path / "c.yaml"
+    day = tmp_path / "2024-05-01 orders.csv"
+    day.write_text(own.read_text())
+    for file in (own, day):
+        assert ct("contract", "infer", file, "--out", out, "--yes").exit_code == 0
+        assert ct("contract", "test", out).exit_code == 0
+    text = out.read_text()
+    marked = text.replace("# ? the file's name begins with a day; if each file is one day: ", "")
+    assert marked != text
+    out.write_text(marked)
+    assert load_contract(out).schema().delivery_day == "fileName"
+    assert ct("contract", "test", out).exit_code == 0
+
+
+def test_a_required_column_without_an_example_is_named(tmp_path: Path) -> None:
+    out = tmp_path / "c.yaml"
+    out.write_text(
+        "apiVersion: v3.1.0\nkind: DataContract\nid: x\nversion: 1.0.0\nschema:\n  - name: My Orders\n    properties:\n"
+        "      - {name: id, logicalType: integer, required: true}\n"
+    )
+    run = ct("contract", "test", out)
+    assert run.exit_code == 1
+    assert "give `examples:` to the required column id" in run.stdout
+    assert "c.yaml:6: name 'My Orders' cannot name a table" in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [(b"PK\x03\x04rest", "Excel"), (b"\x7fELF\x02\x01\x00", "control character"), (b"\x1f\x8b\x08\x00", "gunzip")],
+)
+def test_a_binary_file_is_named_and_not_printed(data: bytes, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_bytes(data + b"\xff\xfe,\x01\n")
+    run = ct("contract", "infer", path)
+    assert run.exit_code == 2
+    assert said in run.stderr
+    assert run.stderr.isprintable() or run.stderr.replace("\n", "").isprintable()
+
+
+def test_a_folder_is_called_a_folder(own: Path) -> None:
+    run = ct("contract", "infer", own.parent)
+    assert run.exit_code == 2
+    assert "is a folder" in run.stderr
+    assert "my orders.csv" in run.stderr
+    assert "is a folder" in ct("contract", "show", own.parent).stderr
+
+
+def test_a_column_called_count_and_one_of_blanks(tmp_path: Path) -> None:
+    path, out = tmp_path / "x.csv", tmp_path / "c.yaml"
+    path.write_text("count,b\n1, x\n2,  \n")
+    assert ct("contract", "infer", path, "--out", out).exit_code == 0
+    assert [c.required for c in load_contract(out).schema().columns] == [True, False]
+    assert ct("verdict", "--contract", out, path).exit_code == 0

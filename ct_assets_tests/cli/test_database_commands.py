@@ -157,6 +157,12 @@ def test_status_and_quarantine(environ: dict[str, str], settings: Settings, tmp_
     assert [(row["line"], row["reasons"]) for row in shown] == [(32, ["zero_quantity"]), (33, ["zero_quantity"])]
     exported = ct(environ, "quarantine", "export", "--pipeline", "sales", "--day", str(DAY)).stdout
     assert len(list(csv.reader(io.StringIO(exported)))) == 3
+    wrong = ct(environ, "quarantine", "show", "--pipeline", "sales", "--rule", "zero_quantty")
+    assert wrong.returncode == 2
+    assert "did you mean 'zero_quantity'?" in wrong.stderr
+    none = ct(environ, "quarantine", "show", "--pipeline", "sales", "--rule", "negative_price")
+    assert (none.returncode, none.stdout) == (0, "")
+    assert "no quarantined row that broke negative_price" in none.stderr
     out = tmp_path / "out.csv"
     assert "2 rows" in ct(environ, "quarantine", "export", "--pipeline", "sales", "--out", str(out)).stderr
     assert out.read_text(encoding="utf-8").count("\n") == 3
