@@ -7,6 +7,7 @@ What goes here: the table, read from the specs. What does not: a second place wh
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,12 +22,25 @@ def rows(root: Path | None = None) -> Iterator[dict[str, str]]:
     from ct_assets.orchestration.names import names_of
 
     for spec in load_pipelines(root or Path(__file__).parent / "defs").values():
+        if spec.source.mode == "streaming":
+            yield from _stream_rows(spec)
+            continue
         schema = load_contract(spec.source.contract).schema(spec.source.schema)
         names = names_of(spec, schema)
         for key in (*names.data_keys, *names.feature_keys):
             yield _row(key.path, "day", spec, f"{schema.name} {schema.version}" if key == names.clean else "")
         for key in names.training_keys:
             yield _row(key.path, "none", spec, "")
+
+
+def _stream_rows(spec: PipelineSpec) -> Iterator[dict[str, str]]:
+    from ct_assets.orchestration.stream_pipeline import resolve_stream
+
+    pipeline = resolve_stream(spec)
+    yield _row(pipeline.events.path, "none", spec, f"{pipeline.schema.name} {pipeline.schema.version}")
+    yield _row(pipeline.snapshot.path, "hour", spec, "")
+    for key in pipeline.learnt_keys:
+        yield _row(key.path, "none", spec, "")
 
 
 def _row(path: object, grain: str, spec: PipelineSpec, contract: str) -> dict[str, str]:
@@ -38,8 +52,12 @@ def _row(path: object, grain: str, spec: PipelineSpec, contract: str) -> dict[st
         "grain": grain,
         "owner": f"team:{spec.owner.team}",
         "contract": contract,
-        "freshness": f"{limit.days} d" if limit else "",
+        "freshness": _span(limit) if limit else "",
     }
+
+
+def _span(limit: dt.timedelta) -> str:
+    return f"{limit.days} d" if limit.days else f"{limit.seconds // 60} min"
 
 
 if __name__ == "__main__":

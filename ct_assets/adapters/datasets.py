@@ -73,9 +73,12 @@ def identifier(name: str) -> str:
 
 def published_dataset(spec: PipelineSpec, settings: Settings) -> PublishedDataset:
     """Read contract and rollups of ``spec`` now; later changes of the files do not reach this run."""
+    from ct_assets.contracts.names import check_publishable
     from ct_assets.contracts.odcs import load_contract
 
-    schema = load_contract(spec.source.contract).schema(spec.source.schema)
+    contract = load_contract(spec.source.contract)
+    schema = contract.schema(spec.source.schema)
+    check_publishable(contract, schema)
     rollups = tuple(Rollup(identifier(path.stem), path.read_text(encoding="utf-8")) for path in spec.rollups)
     version = settings.code_version or code_version()
     return PublishedDataset(spec.name, schema, version, rollups, spec.source.late_correction)
@@ -83,17 +86,29 @@ def published_dataset(spec: PipelineSpec, settings: Settings) -> PublishedDatase
 
 def pipeline_dataset(pipeline: str | None, settings: Settings) -> PublishedDataset:
     """The dataset of the pipeline of that name; :class:`UsageError` with the nearest name when there is none."""
-    return published_dataset(pipeline_spec(pipeline), settings)
+    return published_dataset(daily_spec(pipeline), settings)
+
+
+def daily_spec(pipeline: str | None) -> PipelineSpec:
+    """As :func:`pipeline_spec`, of a pipeline that takes daily files; :class:`UsageError` says what a stream has instead."""
+    spec = pipeline_spec(pipeline)
+    if spec.source.mode == "streaming":
+        raise UsageError(
+            f"pipeline {spec.name!r} reads a stream and takes no files",
+            hint="ct events produce FILE --to TOPIC sends events; ct stream status and ct dead-letter list show what came of them",
+        )
+    return spec
 
 
 def pipeline_spec(pipeline: str | None) -> PipelineSpec:
-    """The spec of the pipeline of that name, or of the only one there is; else :class:`UsageError` with the nearest name."""
+    """The spec of the pipeline of that name, or of the only one with daily files; else :class:`UsageError` with the nearest name."""
     from ct_assets.platform.spec import load_pipelines
 
     specs = load_pipelines(Path(__file__).parent.parent / "defs")
     known = f"one of: {', '.join(sorted(specs)) or '(none is defined)'}"
-    if pipeline is None and len(specs) == 1:
-        return next(iter(specs.values()))
+    daily = [spec for spec in specs.values() if spec.source.mode == "daily"]
+    if pipeline is None and len(daily) == 1:
+        return daily[0]
     if pipeline is None:
         raise UsageError("there are several pipelines: which one?", hint=f"--pipeline {known}")
     if pipeline not in specs:

@@ -33,11 +33,11 @@ def deliver(
 
     The same bytes for the same day are known by their digest, whatever their name: nothing happens twice.
     """
-    from ct_assets.adapters.datasets import pipeline_spec
+    from ct_assets.adapters.datasets import daily_spec
     from ct_assets.settings import load
 
     settings = load()
-    pipeline_spec(pipeline)
+    daily_spec(pipeline)
     if approve is not None:
         _approve(settings, *approve, as_json)
     elif inbox:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import ct_assets
 from ct_assets.cli import demo_scores
+from ct_assets.cli.demo_scores import HOURS
 from ct_assets.cli.demo_story import ClaimFailed, environment
 from ct_assets.cli.output import say
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from ct_assets.cli.demo_story import Story
 
 DEFINITION = Path(ct_assets.__file__).parent / "defs/growth/shop/streams/user_activity.yaml"
-USERS, HOURS = 2_000, 24
+USERS = 2_000
 QUESTIONS = 400
 CRASH = "online_midway*12"  # in the middle of the twelfth commit: offsets and events written, online rows not
 

@@ -53,10 +53,16 @@ def run_pipeline(settings: Settings, name: str) -> RunReport:
     from ct_assets.orchestration.instance import open_instance
     from ct_assets.orchestration.resources import RESOURCE, Installation
     from ct_assets.orchestration.runs import RunLoop, RunReport
+    from ct_assets.orchestration.stream_pipeline import resolve_stream
+    from ct_assets.orchestration.stream_runs import StreamLoop
 
     report, installation = RunReport(name), Installation(settings)
     with open_instance(settings) as instance:
-        RunLoop(installation, resolve(spec), build_defs({RESOURCE: installation}), instance, say, report).through()
+        shared = build_defs({RESOURCE: installation}), instance, say, report
+        if spec.source.mode == "streaming":
+            StreamLoop(installation, resolve_stream(spec), *shared).through()
+        else:
+            RunLoop(installation, resolve(spec), *shared).through()
     report.seconds = time.monotonic() - started
     return report
 

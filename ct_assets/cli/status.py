@@ -24,7 +24,7 @@ _TITLES = {
 @click.option("--json", "as_json", is_flag=True, help="One JSON value a line.")
 def status(pipeline: str | None, as_json: bool) -> None:
     """What is delivered, published, rejected, waiting."""
-    from ct_assets.adapters.datasets import pipeline_spec
+    from ct_assets.adapters.datasets import daily_spec
     from ct_assets.adapters.postgres.connect import connect
     from ct_assets.adapters.postgres.migrate import prepared_url
     from ct_assets.adapters.status import summary
@@ -32,7 +32,7 @@ def status(pipeline: str | None, as_json: bool) -> None:
 
     settings = load()
     if pipeline is not None:
-        pipeline_spec(pipeline)
+        daily_spec(pipeline)
     with connect(prepared_url(settings)) as conn:
         found = summary(conn, pipeline)
     if as_json:

@@ -12,12 +12,15 @@ from pydantic import BaseModel, ConfigDict
 
 from ct_assets.components.data_assets import daily_data, feature_view
 from ct_assets.components.planner_sheet import planner_sheet
+from ct_assets.components.stream_assets import build_stream
 from ct_assets.components.training_assets import training_assets
+from ct_assets.contracts.names import check_publishable
 from ct_assets.contracts.odcs import load_contract
 from ct_assets.orchestration.checks import contract_checks
 from ct_assets.orchestration.names import PIPELINE_TAG, names_of
 from ct_assets.orchestration.pipeline import Pipeline
 from ct_assets.orchestration.sensors import landing_sensor, supplier_sensor
+from ct_assets.orchestration.stream_pipeline import resolve_stream
 from ct_assets.platform.spec import FILE_NAME, PipelineSpec, parse_pipeline
 
 JobOfAssets = Any  # what `dg.define_asset_job` returns; Dagster does not export its name
@@ -30,7 +33,7 @@ class Attributes(BaseModel):
 
 
 class RetrainingPipeline(dg.Component):
-    """From a daily delivery to checked tables, features, a gated model and its forecasts."""
+    """From daily deliveries, or a stream of events, to checked data, features and a gated model."""
 
     def __init__(self, spec: PipelineSpec) -> None:
         """``spec`` is checked."""
@@ -54,12 +57,16 @@ class RetrainingPipeline(dg.Component):
 
 def resolve(spec: PipelineSpec) -> Pipeline:
     """The spec with its contract, names and partitions."""
-    schema = load_contract(spec.source.contract).schema(spec.source.schema)
+    contract = load_contract(spec.source.contract)
+    schema = contract.schema(spec.source.schema)
+    check_publishable(contract, schema)
     return Pipeline(spec, schema, names_of(spec, schema))
 
 
 def build_pipeline(spec: PipelineSpec) -> dg.Definitions:
     """The definitions of one pipeline; what the spec does not ask for is not there."""
+    if spec.source.mode == "streaming":
+        return build_stream(resolve_stream(spec))
     pipeline = resolve(spec)
     jobs = [*_jobs(pipeline), *([planner_sheet(pipeline)] if spec.model else [])]
     sensors = [landing_sensor(pipeline.names, jobs[0], pipeline.days), supplier_sensor(pipeline.names, spec)]

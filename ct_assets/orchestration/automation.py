@@ -180,6 +180,21 @@ def when_inputs_settle(cadence: Cadence, published: PublishedDays) -> dg.Automat
     ).with_label("when inputs settle")
 
 
+def on_schedule_after_changes(cron: str | None, time_zone: str = "UTC") -> dg.AutomationCondition:
+    """An unpartitioned asset that follows its input at ticks of ``cron`` (None: at once).
+
+    Trigger: the input was materialized since this was handled, and a tick passed. Reset: requested or materialized. Held
+    while a blocking check of the input fails: a stream whose online reads cannot be recomputed retrains nothing.
+    Can lose: nothing. Stampede: one request a tick.
+    """
+    due = changed_since_handled()
+    if cron:
+        due &= dg.AutomationCondition.cron_tick_passed(cron, time_zone).since_last_handled()
+    running = dg.AutomationCondition.any_deps_in_progress() | dg.AutomationCondition.in_progress()
+    passed = dg.AutomationCondition.all_deps_blocking_checks_passed()
+    return (due & passed & ~running).with_label("on schedule after changes")
+
+
 def after_its_input() -> dg.AutomationCondition:
     """An unpartitioned asset that always follows its one input, in the same run (model after training set, forecast after model).
 

@@ -24,6 +24,11 @@ def daily(start: dt.date, time_zone: str | None = None) -> dg.DailyPartitionsDef
     return dg.DailyPartitionsDefinition(start_date=start.isoformat(), timezone=time_zone or "UTC", end_offset=1)
 
 
+def hourly(start: dt.date) -> dg.HourlyPartitionsDefinition:
+    """One partition a clock hour of UTC, from ``start``; an hour is there once it is over."""
+    return dg.HourlyPartitionsDefinition(start_date=f"{start}-00:00", timezone="UTC")
+
+
 def looking_back(days: int) -> dg.TimeWindowPartitionMapping:
     """Day ``d`` needs the days ``d - days`` to ``d`` upstream; days before the first partition are simply not there.
 

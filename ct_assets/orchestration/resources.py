@@ -40,6 +40,21 @@ class Installation:
 
         return prepared_url(self.settings)
 
+    @cached_property
+    def stream_url(self) -> str:
+        """The stream database's URL, its schema migrated as the ledger's is."""
+        from ct_assets.adapters.postgres.migrate import prepared_url
+
+        return prepared_url(self.settings, "stream")
+
+    @contextmanager
+    def stream(self) -> Iterator[psycopg.Connection]:
+        """A connection to the streams' state; each statement is a transaction of its own."""
+        from ct_assets.adapters.postgres.connect import connect
+
+        with connect(self.stream_url, autocommit=True) as conn:
+            yield conn
+
     @contextmanager
     def ledger(self) -> Iterator[psycopg.Connection]:
         """A connection to the ledger and the published tables; committed on success."""

@@ -10,7 +10,7 @@ asked of the ledger every time, never remembered: a run killed anywhere is resum
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -188,13 +188,18 @@ class RunLoop:
             self.report.training = training.summary(self.installation, self.instance, self.pipeline)
 
     def execute(self, job: str, days: Iterable[dt.date] = (), only: list[dg.AssetKey] | None = None) -> bool:
-        """One Dagster run in this process; whether it succeeded."""
+        """One Dagster run over ``days`` in this process; whether it succeeded."""
         from ct_assets.orchestration.partitions import coordinated, range_tags
 
         chosen = list(days)
-        tags: dict[str, str] = {"ct/started_by": "ct run", **(coordinated(chosen) if chosen else {})}
+        tags = coordinated(chosen) if chosen else {}
         if job == self.pipeline.names.feature_job:
             tags |= range_tags(chosen)
+        return self.start(job, tags, only)
+
+    def start(self, job: str, tags: Mapping[str, str], only: list[dg.AssetKey] | None = None) -> bool:
+        """One Dagster run in this process; whether it succeeded."""
+        tags = {"ct/started_by": "ct run", **tags}
         quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
         result = self.definitions.resolve_job_def(job).execute_in_process(
             instance=self.instance, tags=tags, run_config=quiet, raise_on_error=False, asset_selection=only

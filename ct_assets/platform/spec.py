@@ -26,6 +26,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ct_assets.contracts.names import TABLE, table_name
 from ct_assets.errors import UsageError, did_you_mean
 from ct_assets.platform.document import SpecError, Value, read_document
 
@@ -33,6 +34,8 @@ COMPONENT_TYPE = "ct_assets.components.RetrainingPipeline"
 FILE_NAME = "defs.yaml"
 EVERY = {"1d": "0 5 * * *", "7d": "0 5 * * 1", "30d": "0 5 1 * *"}  # cadence -> cron in the contract's time zone
 MEASURES = ("deviance", "wape", "coverage")
+MODES = ("daily", "streaming")
+PROPENSITY = "ct_assets.training.propensity:recipe"  # the trainer that learns from a stream's clicks
 
 
 @dataclass(frozen=True)
@@ -46,13 +49,17 @@ class Owner:
 
 @dataclass(frozen=True)
 class Source:
-    """Where the data comes from. ``start`` is the first day that may be delivered."""
+    """Where the data comes from. ``start`` is the first day that may be delivered, or that has hourly snapshots.
+
+    ``stream``: the file of the rolling aggregates of a pipeline in mode ``streaming``.
+    """
 
     contract: Path
     start: dt.date
     schema: str | None = None
     mode: str = "daily"
     late_correction: str = "auto"
+    stream: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -119,13 +126,21 @@ def _owner(value: Value) -> Owner:
 
 
 def _source(value: Value) -> Source:
-    got = value.mapping(("contract", "schema", "mode", "start", "late_correction"), required=("contract", "start"))
+    keys = ("contract", "schema", "mode", "start", "late_correction", "stream")
+    got = value.mapping(keys, required=("contract", "start"))
+    mode = got["mode"].one_of(MODES) if "mode" in got else "daily"
+    if mode == "streaming" and "stream" not in got:
+        raise SpecError(value, "a streaming source needs the file of its aggregates", "add `stream: streams/NAME.yaml`")
+    for key, wanted in (("stream", "streaming"), ("late_correction", "daily")):
+        if key in got and mode != wanted:
+            raise SpecError(got[key], f"{key!r} is about mode {wanted}, but the mode is {mode}", f"remove {key!r}")
     return Source(
         contract=got["contract"].existing_file(),
         start=got["start"].date(),
         schema=got["schema"].text() if "schema" in got else None,
-        mode=got["mode"].one_of(("daily",)) if "mode" in got else "daily",
+        mode=mode,
         late_correction=got["late_correction"].one_of(("auto", "approve")) if "late_correction" in got else "auto",
+        stream=got["stream"].existing_file() if "stream" in got else None,
     )
 
 
@@ -211,7 +226,10 @@ def parse_pipeline(file: Path) -> PipelineSpec:
 
 def _check_together(spec: PipelineSpec, got: Mapping[str, Value], whole: Value) -> None:
     """What one key asks of another."""
-    if spec.model and not spec.features:
+    streaming = spec.source.mode == "streaming"
+    if streaming:
+        _check_streaming(spec, got)
+    if spec.model and not spec.features and not streaming:
         raise SpecError(got["model"], "a model needs features to learn from", "add `features: [...]`")
     for key in ("gates", "retrain"):
         if key in got and not spec.model:
@@ -221,8 +239,23 @@ def _check_together(spec: PipelineSpec, got: Mapping[str, Value], whole: Value) 
     if spec.freshness.model and not spec.model:
         raise SpecError(got["freshness"], "freshness.model is about a model, but the pipeline has none", "add `model:`")
     for rollup in spec.rollups:
-        if rollup.suffix != ".sql" or not rollup.stem.isidentifier():
-            raise SpecError(got["rollups"], f"{rollup.name!r} names no table", "a rollup is `<table>.sql`")
+        if rollup.suffix != ".sql" or not TABLE.fullmatch(rollup.stem):
+            hint = f"a rollup is `<table>.sql`, for instance {table_name(rollup.stem) or 'daily'}.sql"
+            raise SpecError(got["rollups"], f"{rollup.name!r} names no table", hint)
+
+
+def _check_streaming(spec: PipelineSpec, got: Mapping[str, Value]) -> None:
+    """What a streaming pipeline takes from elsewhere."""
+    elsewhere = {
+        "features": "the features of a streaming pipeline are the aggregates of `source.stream`",
+        "rollups": "a stream has no rollups: write an aggregate into `source.stream`",
+        "gates": "the gates of the propensity are fixed (docs/serving.md)",
+    }
+    for key, why in elsewhere.items():
+        if key in got:
+            raise SpecError(got[key], why, f"remove {key!r}")
+    if spec.model and spec.model.trainer != PROPENSITY:
+        raise SpecError(got["model"], f"a stream is learnt from by {PROPENSITY}, not {spec.model.trainer}")
 
 
 def load_pipelines(root: Path) -> dict[str, PipelineSpec]:

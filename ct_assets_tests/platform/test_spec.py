@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ct_assets.errors import UsageError
+from ct_assets.platform.document import SpecError
 from ct_assets.platform.spec import Gate, choose_pipeline, load_pipelines, parse_pipeline
 
 BUILT_IN = Path(__file__).resolve().parents[2] / "ct_assets" / "defs"
@@ -87,6 +88,7 @@ MISTAKES = [
     ("team.models:recipe", "team.models", '"team.models"', "package.module:function", None),
     ("features: [orders_daily]\n", "\n", "{name: volume", "needs features", "features"),
     ("RetrainingPipeline", "RetrainingPipelin", "ct_assets.components", "one of ct_assets", "RetrainingPipeline"),
+    ("orders_daily.sql]", "../contracts/orders.odcs.yaml]", "[sql/../", "names no table", "orders_odcs.sql"),
     ("orders_daily.sql]", "orders_daly.sql]", "sql/orders_daly", "a file beside this one", "sql/orders_daily.sql"),
 ]
 
@@ -157,3 +159,39 @@ def test_the_built_in_pipelines_load():
     found = load_pipelines(BUILT_IN)
     assert found["sales"].model is not None
     assert found["sales"].owner.team == "merchandising"
+
+
+STREAMING = """
+type: ct_assets.components.RetrainingPipeline
+attributes:
+  name: shop
+  owner: {team: growth, oncall: growth-oncall}
+  source: {contract: c.yaml, start: 2026-01-01, mode: streaming, stream: s.yaml}
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (", stream: s.yaml", "", "a streaming source needs the file of its aggregates"),
+        ("mode: streaming, ", "", "'stream' is about mode streaming, but the mode is daily"),
+        ("stream: s.yaml", "stream: s.yaml, late_correction: approve", "'late_correction' is about mode daily"),
+        (
+            "stream: s.yaml}",
+            "stream: s.yaml}\n  features: [x]",
+            "the features of a streaming pipeline are the aggregates",
+        ),
+        ("stream: s.yaml}", "stream: s.yaml}\n  model: {name: m, trainer: 'a.b:c'}", "a stream is learnt from by"),
+    ],
+)
+def test_a_streaming_pipeline_says_what_it_takes(tmp_path: Path, old: str, new: str, said: str) -> None:
+    for name in ("c.yaml", "s.yaml"):
+        (tmp_path / name).touch()
+    file = tmp_path / "defs.yaml"
+    file.write_text(STREAMING)
+    spec = parse_pipeline(file)
+    assert (spec.source.mode, spec.source.stream) == ("streaming", tmp_path / "s.yaml")
+    assert old in STREAMING
+    file.write_text(STREAMING.replace(old, new))
+    with pytest.raises(SpecError, match=said):
+        parse_pipeline(file)

@@ -156,11 +156,25 @@ def test_a_champion_that_cannot_be_refitted_is_no_evidence() -> None:
     }
 
 
+def test_too_little_history_to_judge_is_the_first_reason() -> None:
+    """Seven weeks are enough whatever weekday the history begins on; with six it may be that no week can be judged."""
+    made = train(dataset(*tables(40)), demand(7), Contest(), reload, clock=lambda: 0.0)
+    assert not made.evaluation.folds
+    assert not made.decision.promote
+    assert made.decision.reason.startswith("history: history too short: needs 7 weeks, has 5.7 (40 days)")
+    daily, lines = tables(60)
+    for begin in range(7):
+        part = daily.filter(pl.col("day") >= daily["day"].min() + dt.timedelta(days=begin))  # pyright: ignore[reportOperatorIssue]
+        first = part["day"].min()
+        part = part.filter(pl.col("day") < first + dt.timedelta(days=50))  # pyright: ignore[reportOperatorIssue, reportOptionalOperand]
+        assert dataset(part, lines).folds, begin
+
+
 def test_no_data_is_said_so() -> None:
     daily, lines = tables()
     with pytest.raises(TrainingFailed, match="no daily product sales"):
         dataset(daily.clear(), lines)
-    with pytest.raises(TrainingFailed, match="no labelled rows"):
+    with pytest.raises(TrainingFailed, match=r"history too short: needs 7 weeks, has 2\.7"):
         train(dataset(daily.filter(pl.col("day") < START + dt.timedelta(days=20)), lines), small(), Contest(), reload)
 
 

@@ -1,0 +1,157 @@
+"""The shop's pipeline on a real worker's stream: which hours become snapshots, corrections, checks that stop, the sensor."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from ct_assets.adapters.postgres.connect import connect
+from ct_assets.adapters.storage import open_storage
+from ct_assets.orchestration.stream_hours import DEAD, FRESH, NoStream, stream_state
+from ct_assets.settings import Settings
+from ct_assets_tests.orchestration.stream_passes import HOUR_US, START_US, StreamPasses, key
+
+OVER = [key(0), key(1), key(2)]  # the fourth hour's completeness has not passed its end
+
+
+@pytest.fixture
+def shop(settings: Settings, pg_url: str, tmp_path: Path) -> Iterator[StreamPasses]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        found = StreamPasses(settings, pg_url, tmp_path, instance)
+        yield found
+        found.world.close()
+
+
+def check(shop: StreamPasses, asset: dg.AssetKey, name: str) -> dg.AssetCheckEvaluation:
+    records = shop.instance.event_log_storage.get_asset_check_execution_history(dg.AssetCheckKey(asset, name), limit=1)
+    event = records[0].event
+    assert event is not None
+    assert event.dagster_event is not None
+    return event.dagster_event.asset_check_evaluation_data
+
+
+def test_complete_hours_become_snapshots_with_the_values_of_the_specification(shop: StreamPasses) -> None:
+    shop.work()
+    report = shop.run()
+    assert (report.failures, report.decided) == ([], {"hours complete": OVER})
+    assert shop.told() == OVER, "an hour that is not over stays dark"
+    late = shop.late()
+    assert sum(late.values()) > 0, "the sample plants late events"
+    storage = open_storage(shop.installation.settings)
+    for hour in range(3):
+        facts, events = shop.facts(hour), shop.accepted(hour)
+        users = {event.values["user_id"] for event in events}
+        assert (facts["events"], facts["entities"], facts["accepted late"]) == (len(events), len(users), late[hour])
+        places = [(event.partition, event.offset) for event in events]
+        expected = {p: (min(o for q, o in places if q == p), max(o for q, o in places if q == p)) for p, _ in places}
+        assert {row["partition"]: (row["first"], row["last"]) for row in facts["offsets"]} == expected
+        frame = pl.read_parquet(io.BytesIO(storage.get(facts["file"])))
+        end = START_US + (hour + 1) * HOUR_US
+        assert frame["user_id"].to_list() == sorted(users)
+        assert set(frame["at"].to_list()) == {end}
+        names = [a.name for a in shop.pipeline.definition.aggregates]
+        found = {row["user_id"]: {name: row[name] for name in names} for row in frame.iter_rows(named=True)}
+        assert found == {user: shop.truth.values(user, end) for user in users}
+        assert any(values["purchases_1h"] for values in found.values())
+    dead = {row["reason"] for hour in range(3) for row in shop.facts(hour).get("dead letters by reason", [])}
+    assert dead <= set(shop.truth.dead)
+    assert dead
+
+
+def test_a_second_run_does_nothing_and_a_late_event_rebuilds_its_hour_alone(shop: StreamPasses) -> None:
+    shop.work()
+    shop.run()
+    again = shop.run()
+    assert (again.nothing_new, again.runs) == (True, [])
+    shop.finish_the_last_hour()
+    shop.work()
+    assert shop.run().decided["hours complete"] == [key(3)]
+    before = shop.facts(3)
+    shop.send(4 * 3600 - 2, 0, 4 * 3600 + 31)  # 7 s behind the watermark: late, and within the allowed 60 s
+    shop.work()
+    report = shop.run()
+    assert report.decided["hours complete"] == [key(3)], "exactly the hour that the late event belongs to"
+    after = shop.facts(3)
+    assert (after["events"], after["accepted late"]) == (before["events"] + 1, before["accepted late"] + 1)
+    assert after["file"] != before["file"], "another version is another file; the old one stays"
+    assert shop.told() == [*OVER, key(3), key(3)]
+
+
+def test_an_online_value_that_its_events_do_not_give_stops_retraining(shop: StreamPasses) -> None:
+    shop.work()
+    with connect(shop.world.url, autocommit=True) as conn:
+        conn.execute(
+            """insert into stream.read_sample (definition_hash, entity, at, values, offsets, is_stale)
+               values (%s, '1064', %s, '{"clicks_5m": 77}', %s, false)""",
+            (
+                shop.pipeline.definition.hash,
+                START_US + 4 * HOUR_US,
+                json.dumps({str(p): [10**9, 0] for p in range(4)}),
+            ),
+        )
+    report = shop.run()
+    found = check(shop, shop.pipeline.feature, "determinism")
+    assert not found.passed
+    assert "1 differ" in str(found.description)
+    assert not report.training or "version" not in report.training
+    assert shop.instance.fetch_materializations(shop.pipeline.names.dataset, limit=1).records == []
+    assert shop.instance.fetch_observations(shop.pipeline.names.dataset, limit=1).records == []
+
+
+def test_four_hours_of_a_small_shop_train_no_champion_and_say_why(shop: StreamPasses) -> None:
+    shop.work()
+    report = shop.run()
+    assert check(shop, shop.pipeline.feature, "determinism").passed
+    assert report.training is not None
+    assert report.training["champion"] is None
+    data = shop.instance.fetch_materializations(shop.pipeline.names.dataset, limit=1).records[0].asset_materialization
+    assert data is not None
+    clicks = [e for e in shop.truth.accepted if e.values["event_type"] == "click"]
+    assert 0 < int(str(data.metadata["clicks"].value)) < len(clicks), "the newest clicks have no label yet"
+    assert not check(shop, shop.pipeline.names.model_key, "promotion").passed
+
+
+def test_the_sensor_asks_once_for_all_hours_that_are_due(shop: StreamPasses) -> None:
+    shop.work()
+    first = shop.tick()
+    assert [request.tags["ct/days"] for request in first.run_requests or []] == [f"{key(0)}..{key(2)}"]
+    observed = [event for event in first.asset_events if isinstance(event, dg.AssetObservation)]
+    assert [event.asset_key for event in observed] == [shop.pipeline.events]
+    assert observed[0].metadata["events accepted"].value == len(shop.truth.accepted)
+    again = shop.tick()  # the cursor was lost, nothing ran: the same run, by its key
+    assert [r.run_key for r in again.run_requests or []] == [r.run_key for r in first.run_requests or []]
+    quiet = shop.tick(first.cursor)
+    assert (quiet.run_requests, quiet.asset_events) == ([], []), "asked already, and nothing moved"
+    shop.run()
+    assert shop.tick().run_requests == [], "a lost cursor after the run: nothing is due"
+    shop.finish_the_last_hour()
+    shop.work()
+    later = shop.tick(quiet.cursor)
+    assert [request.tags["ct/days"] for request in later.run_requests or []] == [f"{key(3)}..{key(3)}"]
+
+
+def test_checks_of_the_topic_look_at_data_time_and_dead_letters(shop: StreamPasses) -> None:
+    shop.work()
+    fresh, dead = stream_state(shop.installation, shop.pipeline)
+    assert (fresh.check_name, fresh.passed, dead.check_name) == (FRESH, True, DEAD)
+    total = sum(shop.truth.dead.values())
+    share = total / (total + len(shop.truth.accepted))
+    assert dead.metadata["share"] == dg.MetadataValue.float(share)
+    assert dead.passed == (share <= 0.01)
+    shop.installation.clock.sleep(3600)  # pyright: ignore[reportAttributeAccessIssue]
+    stale, _ = stream_state(shop.installation, shop.pipeline)
+    assert not stale.passed, "nobody delivered for an hour, whatever was materialized meanwhile"
+    assert "at most 3,600 s are allowed" in str(stale.description)
+
+
+def test_before_the_first_worker_everything_says_so(shop: StreamPasses) -> None:
+    with pytest.raises(NoStream, match="no worker has run 'user_activity' yet") as said:
+        shop.run()
+    assert "ct stream run --definition" in str(said.value.hint)
+    assert [result.passed for result in stream_state(shop.installation, shop.pipeline)] == [False, False]
