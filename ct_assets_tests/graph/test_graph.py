@@ -78,11 +78,15 @@ def test_every_asset_has_owner_description_group_and_a_known_stage(defs: dg.Defi
         assert spec.key.path[0] in STAGES, f"{name}: the stage is one of {STAGES}"
 
 
-def test_data_is_daily_and_models_are_not_partitioned(defs: dg.Definitions):
+def test_files_are_daily_snapshots_hourly_and_models_not_partitioned(defs: dg.Definitions):
     for spec in defs.resolve_all_asset_specs():
-        daily = spec.key.path[0] in ("raw", "clean", "quarantine", "feature")
-        assert isinstance(spec.partitions_def, dg.DailyPartitionsDefinition) == daily, spec.key
-        assert (spec.partitions_def is None) == (not daily), spec.key
+        stage, domain, _ = spec.key.path
+        expected = None
+        if domain == "sales" and stage in ("raw", "clean", "quarantine", "feature"):
+            expected = dg.DailyPartitionsDefinition
+        elif stage == "snapshot":
+            expected = dg.HourlyPartitionsDefinition
+        assert (type(spec.partitions_def) if spec.partitions_def else None) is expected, spec.key
 
 
 def test_a_correction_reaches_the_feature_days_of_its_look_back_and_no_others(defs: dg.Definitions):
