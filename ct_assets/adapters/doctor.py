@@ -20,6 +20,7 @@ OK, WARN, FAIL = "ok", "warn", "fail"
 LOW_BYTES, VERY_LOW_BYTES = 5 << 30, 1 << 30
 SKEW_SECONDS = 5.0
 STALE = dt.timedelta(days=1)
+NEED_SERVER = ("schema", "clock", "pending", "incidents", "dagster", "daemon")
 HEARTBEAT_SECONDS = 120  # the daemon writes one every 30 s
 
 
@@ -38,6 +39,7 @@ def examine(settings: Settings, clock: Clock | None = None) -> list[Finding]:
     clock = clock or SystemClock()
     checks: list[tuple[str, Callable[[], Finding]]] = [
         ("python", _python),
+        ("home", lambda: _home(settings)),
         ("disk", lambda: _disk(settings)),
         ("storage", lambda: _storage(settings)),
         ("server", lambda: _server(settings)),
@@ -49,10 +51,17 @@ def examine(settings: Settings, clock: Clock | None = None) -> list[Finding]:
         ("daemon", lambda: _daemon(settings, clock)),
         ("leftovers", _leftovers),
     ]
-    return [_guarded(name, check) for name, check in checks]
+    found: dict[str, Finding] = {}
+    for name, check in checks:
+        if name in NEED_SERVER and found["server"].state == FAIL:
+            found[name] = Finding(name, WARN, "not known: see server")
+        else:
+            found[name] = guarded(name, check)
+    return list(found.values())
 
 
-def _guarded(name: str, check: Callable[[], Finding]) -> Finding:
+def guarded(name: str, check: Callable[[], Finding]) -> Finding:
+    """Run one check; an error becomes its finding."""
     try:
         return check()
     except CtError as error:
@@ -68,6 +77,13 @@ def _python() -> Finding:
     if (3, 11) <= sys.version_info[:2] <= (3, 13):
         return Finding("python", OK, f"Python {found}")
     return Finding("python", FAIL, f"Python {found}; 3.11 to 3.13 are supported", "make install PYTHON=python3.12")
+
+
+def _home(settings: Settings) -> Finding:
+    from ct_assets.adapters.postgres.soundness import usable_home
+
+    there = usable_home(settings.home).is_dir()
+    return Finding("home", OK, f"{settings.home}" + ("" if there else " (not made yet)"))
 
 
 def _disk(settings: Settings) -> Finding:
@@ -95,10 +111,12 @@ def _storage(settings: Settings) -> Finding:
 def _server(settings: Settings) -> Finding:
     from ct_assets.adapters.postgres.connect import connect
     from ct_assets.adapters.postgres.server import Server
+    from ct_assets.adapters.postgres.soundness import sound_data
 
     if settings.ledger_url is None:
         server = Server(settings.home)
         if server.running() is None:
+            sound_data(server.data)
             return Finding(
                 "server", WARN, "the embedded PostgreSQL is not running", "ct url starts it (any command does)"
             )

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from ct_assets.adapters import ledger
 from ct_assets.adapters.ledger import Delivery
-from ct_assets.adapters.postgres.connect import connect
+from ct_assets.adapters.postgres.connect import connect, url_for, with_retry
 from ct_assets.adapters.postgres.migrate import prepared_url
 from ct_assets.adapters.storage import BLOCK, Storage, open_storage
 from ct_assets.errors import CtError
@@ -60,9 +60,38 @@ def deliver(settings: Settings, pipeline: str, paths: Iterable[Path]) -> list[De
     Raises :class:`NotDelivered` for the first path that is no regular file or changes while it is read: those before
     it are delivered, it and those after it are not.
     """
-    storage = open_storage(settings)
-    with connect(prepared_url(settings), autocommit=True) as conn:
-        return [take_in(conn, storage, pipeline, Path(path)) for path in paths]
+    with Landing(settings, pipeline) as landing:
+        return [landing.take_in(Path(path)) for path in paths]
+
+
+class Landing:
+    """The landing area of one pipeline, with one connection that is opened again when it broke."""
+
+    def __init__(self, settings: Settings, pipeline: str) -> None:
+        """Opens nothing yet."""
+        self.settings, self.pipeline, self.storage = settings, pipeline, open_storage(settings)
+        self._conn: psycopg.Connection | None = None
+
+    def __enter__(self) -> Landing:
+        """Connect, so that a database that cannot be reached is said before the first file."""
+        self._connection()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the connection."""
+        if self._conn is not None:
+            self._conn.close()
+
+    def take_in(self, path: Path) -> Delivered:
+        """Take in one file: see :func:`deliver`. Repeated when the connection broke: a file counts once by its digest."""
+        return with_retry(lambda: take_in(self._connection(), self.storage, self.pipeline, path))
+
+    def _connection(self) -> psycopg.Connection:
+        if self._conn is None or self._conn.closed:
+            prepared_url(self.settings)
+            # asked again each time: an embedded server that was killed is started by asking for its URL
+            self._conn = connect(url_for(self.settings), autocommit=True)
+        return self._conn
 
 
 def take_in(conn: psycopg.Connection, storage: Storage, pipeline: str, path: Path) -> Delivered:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ct_assets.cli.interrupts import INTERRUPTED, second_ends_at_once
 from ct_assets.cli.output import emit, progress, say
 from ct_assets.errors import UsageError
 
@@ -49,15 +50,19 @@ def deliver(
 
 
 def _files(settings: Settings, pipeline: str, files: tuple[Path, ...], as_json: bool) -> None:
-    from ct_assets.adapters import landing
-    from ct_assets.adapters.postgres.connect import connect
-    from ct_assets.adapters.postgres.migrate import prepared_url
-    from ct_assets.adapters.storage import open_storage
+    from ct_assets.adapters.landing import Landing
 
-    storage = open_storage(settings)
-    with connect(prepared_url(settings), autocommit=True) as conn:
-        for path in progress(files, "delivering", total=len(files)):
-            _show(landing.take_in(conn, storage, pipeline, path), as_json)
+    done = 0
+    try:
+        with second_ends_at_once(), Landing(settings, pipeline) as landing:
+            for path in progress(files, "delivering", total=len(files)):
+                _show(landing.take_in(path), as_json)
+                done += 1
+    except KeyboardInterrupt:
+        say(
+            f"interrupted: {done} of {len(files)} files are delivered, nothing half; the same command delivers the rest"
+        )
+        raise click.exceptions.Exit(INTERRUPTED) from None
     say(f"next: ct run --pipeline {pipeline}")
 
 

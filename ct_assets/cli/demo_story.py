@@ -75,10 +75,15 @@ class Story:
             )
             assert process.stderr is not None
             told = []
-            for line in process.stderr:
-                told.append(line)
-                say(f"     {line.rstrip()}")
-            code = process.wait()
+            try:
+                for line in process.stderr:
+                    told.append(line)
+                    say(f"     {line.rstrip()}")
+                code = process.wait()
+            except BaseException:  # Ctrl-C: the command under way ends with the demo
+                process.terminate()
+                process.wait()
+                raise
             answer.seek(0)
             told.append(answer.read())
         if code != expect:

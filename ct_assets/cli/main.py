@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from ct_assets.cli.interrupts import lost_connection
 from ct_assets.errors import CtError, did_you_mean
 
 # name -> (module, attribute, one line of help; kept here so that `ct --help` imports nothing)
@@ -86,12 +87,13 @@ def main(argv: list[str] | None = None) -> Any:
         wrong.show()
         sys.exit(2 if isinstance(wrong, click.UsageError) else wrong.exit_code)
     except click.Abort:
+        click.echo("interrupted", err=True)
         sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
     except Exception as error:
-        known = _explained(error)
+        known = explained(error) or lost_connection(error)
         if known is None:
             raise
         click.echo(f"error: {known.message}", err=True)
@@ -100,7 +102,7 @@ def main(argv: list[str] | None = None) -> Any:
         sys.exit(known.exit_code)
 
 
-def _explained(error: BaseException | None) -> CtError | None:
+def explained(error: BaseException | None) -> CtError | None:
     """The error that a person can mend, also when Dagster wrapped it (a pipeline file is read inside its loader)."""
     while error is not None and not isinstance(error, CtError):
         error = error.__cause__

@@ -6,6 +6,7 @@ What goes here: the few ways commands speak. What does not: anything that decide
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,11 +18,16 @@ T = TypeVar("T")
 
 
 def emit(value: Any, as_json: bool, text: str | None = None) -> None:
-    """One answer on stdout: a line of JSON, or ``text`` (the value itself when absent)."""
-    if as_json:
-        click.echo(json.dumps(value, default=str, ensure_ascii=False))
-    else:
-        click.echo(text if text is not None else str(value))
+    """One answer on stdout: a line of JSON, or ``text`` (the value itself when absent).
+
+    When the reader went away (`| head`), the rest is not shown but the work goes on: its exit code must mean that it
+    was done.
+    """
+    line = json.dumps(value, default=str, ensure_ascii=False) if as_json else str(value) if text is None else text
+    try:
+        click.echo(line)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def say(message: str) -> None:

@@ -6,14 +6,19 @@ What goes here: options, progress, the summary people read. What does not: which
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
 
+from ct_assets.cli.interrupts import INTERRUPTED, lost_connection, second_ends_at_once
 from ct_assets.cli.output import emit, say
 
 if TYPE_CHECKING:
-    from ct_assets.orchestration.runs import RunReport
+    from ct_assets.adapters.postgres.revival import Revival
+    from ct_assets.orchestration.runs import RunLoop, RunReport
+    from ct_assets.orchestration.stream_runs import StreamLoop
     from ct_assets.settings import Settings
 
 
@@ -28,7 +33,13 @@ def run(pipeline: str, as_json: bool) -> None:
     """
     from ct_assets.settings import load
 
-    report = run_pipeline(load(), pipeline)
+    settings = load()
+    try:
+        with second_ends_at_once():
+            report = run_pipeline(settings, pipeline)
+    except KeyboardInterrupt:
+        say(interrupted(settings, pipeline))
+        raise click.exceptions.Exit(INTERRUPTED) from None
     for rejected in report.rejected:
         say(f"REJECTED {rejected['file']}: {rejected.get('message', 'see `ct status`')}")
     for held in report.held:
@@ -46,6 +57,7 @@ def run_pipeline(settings: Settings, name: str) -> RunReport:
     """One pass over pipeline ``name``; progress goes to stderr. Raises :class:`CtError` for wrong usage."""
     started = time.monotonic()
     from ct_assets.adapters.datasets import pipeline_spec
+    from ct_assets.adapters.postgres.revival import revived
 
     spec = pipeline_spec(name)  # a wrong name is said before Dagster is imported
     from ct_assets.components.retraining_pipeline import resolve
@@ -57,14 +69,78 @@ def run_pipeline(settings: Settings, name: str) -> RunReport:
     from ct_assets.orchestration.stream_runs import StreamLoop
 
     report, installation = RunReport(name), Installation(settings)
-    with open_instance(settings) as instance:
+    with one_at_a_time(settings, name), revived(settings.home, say) as revival, open_instance(settings) as instance:
         shared = build_defs({RESOURCE: installation}), instance, say, report
         if spec.source.mode == "streaming":
-            StreamLoop(installation, resolve_stream(spec), *shared).through()
+            loop = StreamLoop(installation, resolve_stream(spec), *shared)
         else:
-            RunLoop(installation, resolve(spec), *shared).through()
+            loop = RunLoop(installation, resolve(spec), *shared)
+        go_through(loop, revival)
     report.seconds = time.monotonic() - started
     return report
+
+
+@contextmanager
+def one_at_a_time(settings: Settings, pipeline: str) -> Iterator[None]:
+    """Wait until no other `ct run` of this pipeline is at work: two at once would both train on the same data.
+
+    The lock belongs to a connection, so it ends with its process. When the server is killed both go on: nothing but
+    time is lost then, the ledger decides what is still due.
+    """
+    from ct_assets.adapters.postgres.connect import connect
+    from ct_assets.adapters.postgres.migrate import prepared_url
+
+    key = f"ct run {pipeline}"
+    with connect(prepared_url(settings), autocommit=True) as conn:
+        if conn.execute("select pg_try_advisory_lock(hashtextextended(%s, 0))", (key,)).fetchone() == (False,):
+            say(f"another `ct run` of {pipeline} is at work: waiting for it (Ctrl-C leaves it alone)")
+            conn.execute("select pg_advisory_lock(hashtextextended(%s, 0))", (key,))
+        yield
+
+
+def go_through(loop: RunLoop | StreamLoop, revival: Revival) -> None:
+    """One pass; another one when the embedded server had to be started again meanwhile and something failed of it.
+
+    What is due is asked of the ledger each time, so a further pass does only what is left. A connection that broke for
+    another reason is raised.
+    """
+    quieten_database_retries()
+    for last in (False, False, True):
+        before, lost = revival.count, None
+        try:
+            loop.through()
+        except Exception as error:
+            if lost_connection(error) is None:
+                raise
+            lost = error
+        if (lost is None and not loop.report.failures) or revival.look() == before or last:
+            if lost is not None:
+                raise lost
+            return
+        say("going on with what is left")
+        loop.report.failures.clear()
+        loop.report.decided.pop("pending", None)
+
+
+def quieten_database_retries() -> None:
+    """dagster-postgres logs every retry with a five-line driver message on the root logger; one sentence says it here."""
+    import logging
+
+    logging.getLogger().addFilter(lambda record: "Retrying failed database connection" not in record.getMessage())
+
+
+def interrupted(settings: Settings, pipeline: str) -> str:
+    """What was reached when Ctrl-C came, asked of the ledger."""
+    from ct_assets.adapters.postgres.connect import connect, url_for
+
+    go_on = f"nothing half is visible; `ct run --pipeline {pipeline}` goes on"
+    query = "select count(*) filter (where state <> 'pending'), count(*) from ledger.delivery where pipeline = %s"
+    try:
+        with connect(url_for(settings)) as conn:
+            decided, every = conn.execute(query, (pipeline,)).fetchone() or (0, 0)
+    except Exception:  # noqa: BLE001 - no ledger yet, or it is gone: the sentence holds without figures
+        return f"interrupted: {go_on}"
+    return f"interrupted: {decided} of {every} deliveries are decided, {go_on}"
 
 
 def standing(report: RunReport) -> str:

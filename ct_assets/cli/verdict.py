@@ -48,7 +48,13 @@ def verdict(
 def _check_files(files: tuple[Path, ...], out: Path | None) -> None:
     for path in files:
         if not path.is_file():
-            raise UsageError(f"no file at {path}", hint="give paths of files to judge")
+            what = "is a folder" if path.is_dir() else "is no file"
+            raise UsageError(
+                f"{path} {what}",
+                hint=f"give paths of files to judge, such as {path}/*.csv"
+                if path.is_dir()
+                else "give paths of files to judge",
+            )
     names: dict[str, Path] = {}
     for path in files if out else ():
         if path.name in names:

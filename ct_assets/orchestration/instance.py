@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ct_assets.adapters.postgres.connect import url_for
+from ct_assets.adapters.postgres.soundness import usable_home
 from ct_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ retention:                            # ticks are written every few seconds: kee
 
 def prepare_home(settings: Settings) -> Path:
     """Write the instance configuration; returns the folder to use as ``DAGSTER_HOME``. Safe to repeat, atomic."""
-    home = settings.home / "dagster"
+    home = usable_home(settings.home) / "dagster"
     home.mkdir(parents=True, exist_ok=True)
     target = home / "dagster.yaml"
     if not target.is_file() or target.read_text(encoding="utf-8") != CONFIGURATION:

@@ -114,7 +114,8 @@ class RunLoop:
         days = {stages.business_day(d) for d in waiting} | self.untold_days()
         if not days:
             return True
-        self.say(f"{len(waiting)} deliveries, {min(days)} to {max(days)}")
+        what = f"{len(waiting)} deliveries" if waiting else f"{len(days)} published days that Dagster was not told of"
+        self.say(f"{what}, {min(days)} to {max(days)}")
         passed = self.execute(names.data_job, days)
         self.settle(waiting)
         return passed
@@ -198,7 +199,7 @@ class RunLoop:
         return self.start(job, tags, only)
 
     def start(self, job: str, tags: Mapping[str, str], only: list[dg.AssetKey] | None = None) -> bool:
-        """One Dagster run in this process; whether it succeeded."""
+        """One Dagster run in this process; whether it succeeded. Raises KeyboardInterrupt when it was interrupted."""
         tags = {"ct/started_by": "ct run", **tags}
         quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
         result = self.definitions.resolve_job_def(job).execute_in_process(
@@ -207,6 +208,8 @@ class RunLoop:
         self.report.runs.append(result.run_id)
         if not result.success:
             self.report.failures += failures_of(result)
+            if any("DagsterExecutionInterruptedError" in line for line in self.report.failures):
+                raise KeyboardInterrupt  # Dagster makes a failed step of it; the person at the terminal meant everything
         return result.success
 
 

@@ -25,6 +25,7 @@ from urllib.parse import quote
 
 from ct_assets.adapters.postgres import location
 from ct_assets.adapters.postgres.processes import Postmaster, read_pid_file, working_on
+from ct_assets.adapters.postgres.soundness import sound_data, usable_home
 from ct_assets.errors import CtError
 
 DATABASES = ("ct", "dagster")
@@ -75,8 +76,8 @@ class Server:
         """Folder of data, log and lock; the pointer file ``<home>/postgres.location`` wins once it exists."""
         try:
             return Path((self.home / "postgres.location").read_text().strip())
-        except FileNotFoundError:
-            return location.base_folder(self.home, self.account)
+        except (FileNotFoundError, NotADirectoryError):
+            return location.base_folder(usable_home(self.home), self.account)
 
     @property
     def data(self) -> Path:
@@ -129,6 +130,7 @@ class Server:
     def _start(self) -> Postmaster:
         for leftover in self.base.glob("data.new-*"):  # of a first start that was killed
             shutil.rmtree(leftover, ignore_errors=True)
+        sound_data(self.data)
         if not (self.data / "PG_VERSION").exists():
             self._initialise()
         self._clear_after_a_kill()
@@ -235,6 +237,7 @@ class Server:
             yield
 
     def _make_base(self) -> None:
+        usable_home(self.home)
         if not self.home.is_dir():
             # Only folders made here get a mode that lets the server's account pass through (not list).
             mode = 0o711 if self.account.name is not None else 0o700
