@@ -6,7 +6,7 @@ BIN := .venv/bin
 # Where the environment forbids .pyc files every process would compile its imports again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install install-dev demo test check format bench soak guards ui lock clean
+.PHONY: help install install-dev demo test check format bench soak guards kafka ui lock clean
 
 help: ## print these verbs
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,12 +36,15 @@ format: install-dev ## mend what a machine can mend
 bench: install-dev ## measure: ours, the peer, the ratio, the target
 	@set -e; for script in ct_assets_tests/bench/bench_*.py; do echo "== $$script"; $(BIN)/python $$script; done
 
-soak: install-dev ## long random tests with printed seeds (KAFKA=1: the streaming one on a real broker)
-	@$(BIN)/python -m ct_assets_tests.faults.soak_kill --kills 100 $(ARGS)
-	@$(BIN)/python -m ct_assets_tests.faults.soak_stream --kills 300 --events 1000000 $(if $(KAFKA),--kafka) $(ARGS)
+soak: install-dev ## long random tests with printed seeds (SEED=N to repeat one; KAFKA=1: the streaming one on a real broker)
+	@$(BIN)/python -m ct_assets_tests.faults.soak_kill --kills 100 $(if $(SEED),--seed $(SEED))
+	@$(BIN)/python -m ct_assets_tests.faults.soak_stream --kills 300 --events 1000000 $(if $(KAFKA),--kafka) $(if $(SEED),--seed $(SEED))
 
 guards: install-dev ## remove each guard in a copy: its fault test must fail (make guards ARGS="--only F12")
 	@$(BIN)/python -m ct_assets_tests.faults.guards $(ARGS)
+
+kafka: install ## a real Kafka broker on this machine, for a first try (ARGS=stop|status; needs Java and Maven)
+	@$(BIN)/python -m ct_assets.adapters.events.broker $(or $(ARGS),start)
 
 ui: install ## the Dagster UI and daemon on the embedded database
 	@$(BIN)/ct ui

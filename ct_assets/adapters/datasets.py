@@ -100,11 +100,16 @@ def daily_spec(pipeline: str | None) -> PipelineSpec:
     return spec
 
 
-def pipeline_spec(pipeline: str | None) -> PipelineSpec:
-    """The spec of the pipeline of that name, or of the only one with daily files; else :class:`UsageError` with the nearest name."""
+def load_specs() -> dict[str, PipelineSpec]:
+    """Every pipeline of this code location by name."""
     from ct_assets.platform.spec import load_pipelines
 
-    specs = load_pipelines(Path(__file__).parent.parent / "defs")
+    return load_pipelines(Path(__file__).parent.parent / "defs")
+
+
+def pipeline_spec(pipeline: str | None) -> PipelineSpec:
+    """The spec of the pipeline of that name, or of the only one with daily files; else :class:`UsageError` with the nearest name."""
+    specs = load_specs()
     known = f"one of: {', '.join(sorted(specs)) or '(none is defined)'}"
     daily = [spec for spec in specs.values() if spec.source.mode == "daily"]
     if pipeline is None and len(daily) == 1:

@@ -49,6 +49,8 @@ def examine(settings: Settings, clock: Clock | None = None) -> list[Finding]:
         ("incidents", lambda: _incidents(settings)),
         ("dagster", lambda: _dagster(settings)),
         ("daemon", lambda: _daemon(settings, clock)),
+        ("kafka", lambda: _kafka(settings)),
+        ("registry", lambda: _registry(settings)),
         ("leftovers", _leftovers),
     ]
     found: dict[str, Finding] = {}
@@ -249,6 +251,23 @@ def _dagster_url(settings: Settings) -> str | None:
         return settings.dagster_url
     server = Server(settings.home)
     return server.url("dagster") if server.running() else None
+
+
+def _kafka(settings: Settings) -> Finding:
+    """The topic of CT_KAFKA_URL, against the longest dedup horizon of the streaming pipelines."""
+    from ct_assets.adapters.datasets import load_specs
+    from ct_assets.adapters.events import examination
+    from ct_assets.streaming.definition import load_definition
+
+    streams = [spec.source.stream for spec in load_specs().values() if spec.source.stream is not None]
+    horizon = max((load_definition(path).acceptance.dedup_horizon_us for path in streams), default=0)
+    return Finding("kafka", *examination.topic(settings, horizon))
+
+
+def _registry(settings: Settings) -> Finding:
+    from ct_assets.adapters.events import examination
+
+    return Finding("registry", *examination.registry(settings))
 
 
 def _leftovers() -> Finding:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ct_assets.adapters.events.formats import FORMATS, open_decoder
 from ct_assets.cli.output import emit, table
 
 if TYPE_CHECKING:
@@ -82,10 +83,11 @@ def show(stream: str | None, reason: str | None, ids: tuple[int, ...], limit: in
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="A definition of the stream, with the contract as it is now.",
 )
+@click.option("--format", "message_format", type=click.Choice(FORMATS), default="json", show_default=True)
 @REASON
 @click.option("--id", "ids", type=int, multiple=True, help="One letter; may come several times. Default: all.")
 @JSON
-def replay(path: Path, reason: str | None, ids: tuple[int, ...], as_json: bool) -> None:
+def replay(path: Path, message_format: str, reason: str | None, ids: tuple[int, ...], as_json: bool) -> None:
     """Judge letters again, as if they arrived now. What was accepted before is never replayed twice.
 
     Exit 1 when letters stay dead.
@@ -93,11 +95,11 @@ def replay(path: Path, reason: str | None, ids: tuple[int, ...], as_json: bool) 
     from ct_assets.adapters.clock import SystemClock
     from ct_assets.adapters.stream import dead_letters
     from ct_assets.errors import UsageError
-    from ct_assets.streaming.decode import JsonDecoder
+    from ct_assets.settings import load
     from ct_assets.streaming.definition import load_definition
 
     definition = load_definition(path)
-    decoder = JsonDecoder(definition.schema, definition.acceptance)
+    decoder = open_decoder(load(), definition, message_format)
     now = round(SystemClock().now().timestamp() * 1e6)
     chosen = dead_letters.Chosen(reason=reason, ids=ids or None)
     dead = 0

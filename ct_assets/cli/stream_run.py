@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ct_assets.adapters.events.formats import FORMATS, UNKNOWN_SCHEMA
 from ct_assets.cli.output import emit, say
 from ct_assets.settings import redact
 
@@ -35,6 +36,21 @@ if TYPE_CHECKING:
     help="StreamAggregates file; may come several times: they share the consumer.",
 )
 @click.option("--source", "source_url", required=True, help="kafka://HOST:PORT/TOPIC or log://DIR.")
+@click.option(
+    "--format",
+    "message_format",
+    type=click.Choice(FORMATS),
+    default="json",
+    show_default=True,
+    help="What a message is; avro: Confluent framing, schemas from CT_SCHEMA_REGISTRY_URL.",
+)
+@click.option(
+    "--unknown-schema",
+    type=click.Choice(UNKNOWN_SCHEMA),
+    default="dead-letter",
+    show_default=True,
+    help="What becomes of a message whose schema id the registry does not know after three tries.",
+)
 @click.option("--until-idle", is_flag=True, help="End when everything in the topic is committed.")
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 64), help="Processes that share it.")
 @click.option("--group", help="Consumer group; default ct-<name of the first definition>.")

@@ -69,6 +69,16 @@ Configuration:
 """
 
 
+TOPIC = "shop-events"
+WELCOME = """\
+Topic {url} is there: 4 partitions, LogAppendTime, kept for 7 days. In two terminals:
+  .venv/bin/ct stream run --definition ct_assets/defs/growth/shop/streams/user_activity.yaml --source {url}
+  .venv/bin/ct sample events --users 200 --hours 1 --end-now --to {url}
+then: .venv/bin/ct features get --view user_activity --entity user_id=1004
+      CT_KAFKA_URL={url} .venv/bin/ct doctor
+Stop it with: make kafka ARGS=stop        Its log: {log}"""
+
+
 class BrokerError(CtError):
     """The broker could not be started."""
 
@@ -258,6 +268,18 @@ def _java_uuid() -> str:
     return text
 
 
+def make_topic(address: str) -> None:
+    """The topic of a first try, with the settings that matter, unless it is there."""
+    from ct_assets.adapters.events.kafka_client import KafkaTopic, NoSuchTopic
+    from ct_assets.settings import KafkaSettings
+
+    topic = KafkaTopic(address, TOPIC, KafkaSettings())
+    try:
+        topic.partitions()
+    except NoSuchTopic:
+        topic.create(4, **{"retention.ms": str(7 * 24 * 3600 * 1000)})
+
+
 def main(arguments: list[str] | None = None) -> int:
     """``start``, ``stop`` or ``status``; the address is the last line of stdout."""
     import argparse
@@ -270,7 +292,11 @@ def main(arguments: list[str] | None = None) -> int:
     broker = Broker((chosen.home or load().home / "kafka").absolute())
     try:
         if chosen.verb == "start":
-            print(broker.start(chosen.port or None))
+            print("starting Apache Kafka (the first time Maven fetches its jars, about 100 MB) ...", file=sys.stderr)
+            address = broker.start(chosen.port or None)
+            make_topic(address)
+            print(WELCOME.format(url=f"kafka://{address}/{TOPIC}", log=broker.log), file=sys.stderr)
+            print(address)
         elif chosen.verb == "stop":
             broker.stop()
     except BrokerError as error:

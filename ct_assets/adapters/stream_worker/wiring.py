@@ -30,14 +30,15 @@ def open_worker(
     Registers the stream and each definition's version on first use (``ct stream deploy`` is for changing one that runs).
     """
     from ct_assets.adapters.crash import crash_at
+    from ct_assets.adapters.events.formats import open_decoder
     from ct_assets.adapters.events.port import open_source
     from ct_assets.adapters.postgres.migrate import migrate
     from ct_assets.adapters.storage import open_storage
     from ct_assets.adapters.stream import online, state
     from ct_assets.adapters.stream.housekeeping import Housekeeper, Rules
-    from ct_assets.streaming.decode import JsonDecoder
 
     acceptance = definitions[0].acceptance
+    decoder = open_decoder(settings, definitions[0], options["message_format"], options["unknown_schema"])
     url = url_for(settings, "stream")
     migrate(url)
     with connect(url, autocommit=True) as conn:
@@ -56,7 +57,7 @@ def open_worker(
         stream=stream,
         acceptance=acceptance,
         tables=tables,
-        decoder=JsonDecoder(definitions[0].schema, acceptance),
+        decoder=decoder,
         metrics=metrics,
         say=say,
         beat=_beat(options.get("heartbeat_fd")),
