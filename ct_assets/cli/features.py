@@ -55,8 +55,8 @@ def get(  # noqa: PLR0913 - one parameter an option
             found = _online(conn, table, asked, now)
         else:
             moments = (
-                now if at is None else _moment(at, "--at"),
-                as_known_at and _moment(as_known_at, "--as-known-at"),
+                now if at is None else moment(at, "--at"),
+                as_known_at and moment(as_known_at, "--as-known-at"),
             )
             found = _history(conn, table, asked, moments)
     for values in found:
@@ -132,7 +132,8 @@ def _entity(table: OnlineTable, text: str) -> Any:
         raise UsageError(f"--entity {text!r}: {key} is an integer", hint=f"for example {key}=42") from None
 
 
-def _moment(text: str, option: str) -> int:
+def moment(text: str, option: str) -> int:
+    """An option's ISO 8601 text in microseconds UTC. Raises UsageError."""
     from ct_assets.streaming.times import NotATime, microseconds
 
     try:

@@ -12,12 +12,12 @@ from ct_assets.streaming.accept import Acceptor
 from ct_assets.streaming.decode import JsonDecoder
 from ct_assets.streaming.messages import Messages
 from ct_assets.streaming.watermark import PartitionState, completeness
+from ct_assets_tests.conformance.all_engines import engines, with_append_times, without_files
 from ct_assets_tests.conformance.stream_engines import (
     BASE,
     CONTRACT,
     EVERYWHERE,
     SECOND,
-    WITHOUT_FILES,
     Case,
     Sent,
     broken,
@@ -26,9 +26,6 @@ from ct_assets_tests.conformance.stream_engines import (
     us,
     with_partition,
 )
-
-engines = pytest.mark.parametrize("engine", EVERYWHERE.values(), ids=EVERYWHERE)
-without_files = pytest.mark.parametrize("engine", WITHOUT_FILES.values(), ids=WITHOUT_FILES)
 
 
 @engines
@@ -124,7 +121,7 @@ def test_case_13_any_permutation_within_the_disorder(engine: Any, tmp_path: Path
     assert sum(row["n"] for row in answers[0][0]) > 0
 
 
-@without_files
+@with_append_times
 @pytest.mark.case(14)
 def test_case_14_the_future_is_quarantined_and_moves_nothing(engine: Any, tmp_path: Path) -> None:
     sent = [
@@ -237,16 +234,16 @@ def test_case_19_a_tombstone_is_counted_and_no_poison(batch: int | None, tmp_pat
     ]
 
 
+@engines
 @pytest.mark.case(24)
-def test_case_24_a_new_nullable_field_changes_no_value(tmp_path: Path) -> None:
+def test_case_24_a_new_nullable_field_changes_no_value(engine: Any, tmp_path: Path) -> None:
     sent = [event("01:00", amount=5), event("01:01")]
     lines = "  - {name: s, function: sum, column: amount, window: 5m}\n"
     second = tmp_path / "second"
     second.mkdir()
     wider = Case(second, lines, contract=CONTRACT + "      - {name: extra, logicalType: string}\n")
-    for engine in EVERYWHERE.values():
-        asked = [(1, "02:00")]
-        assert engine(Case(tmp_path, lines), sent, asked) == engine(wider, sent, asked) == ([{"s": 5}], [])
+    asked = [(1, "02:00")]
+    assert engine(Case(tmp_path, lines), sent, asked) == engine(wider, sent, asked) == ([{"s": 5}], [])
 
 
 @pytest.mark.case(24)
@@ -304,7 +301,7 @@ def test_case_26_partitions_added_while_running(engine: Any, tmp_path: Path) -> 
     assert engine(Case(tmp_path), sent, [(1, "02:00")]) == ([{"n": 4}], [])
 
 
-@without_files
+@with_append_times
 @pytest.mark.case(27)
 def test_case_27_a_clock_that_runs_ahead_makes_nobody_late(engine: Any, tmp_path: Path) -> None:
     sent = [

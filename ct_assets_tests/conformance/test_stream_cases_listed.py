@@ -1,4 +1,4 @@
-"""The guide lists exactly the cases that run on `ct stream compute`."""
+"""The guide lists exactly the cases that run on `ct stream compute`, and all 27 run on the live worker."""
 
 from __future__ import annotations
 
@@ -25,3 +25,22 @@ def test_the_guide_lists_the_cases_that_a_file_can_express() -> None:
     assert listed is not None
     assert {int(n) for n in re.findall(r"\d+", listed.group(1))} == ran
     print("cases on ct stream compute:", sorted(ran))
+
+
+LIVE = ("@engines", "@without_files", "@with_append_times", "@sizes")
+WORKER_TESTS = (
+    "conformance/test_stream_windows.py",
+    "conformance/test_stream_acceptance.py",
+    "conformance/test_stream_cases_live.py",
+    "adapters/stream_worker/test_worker.py",
+)
+
+
+def test_every_case_runs_on_the_live_worker() -> None:
+    ran: set[int] = set()
+    for name in WORKER_TESTS:
+        source = (ROOT / "ct_assets_tests" / name).read_text()
+        for marks in re.findall(r"((?:@[^\n]*\n(?:    [^\n]*\n|\)\n)*)+)def test_", source):
+            if "stream_worker" in name or "cases_live" in name or any(mark in marks for mark in LIVE):
+                ran |= {int(number) for number in re.findall(r"mark\.case\((\d+)\)", marks)}
+    assert ran == set(range(1, 28))

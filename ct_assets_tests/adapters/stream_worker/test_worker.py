@@ -76,6 +76,7 @@ def test_the_size_of_batches_does_not_matter(world: World, arrivals: Arrivals, s
     assert_equals(world, truth_of(some))
 
 
+@pytest.mark.case(12)
 @pytest.mark.fault("F04")
 @pytest.mark.parametrize("point", STREAM_POINTS)
 def test_f04_killed_at_any_point_a_restart_ends_the_same(
@@ -105,6 +106,7 @@ def test_sigterm_commits_what_is_in_hand_and_gives_the_partitions_back(
     assert_equals(world, truth)
 
 
+@pytest.mark.case(11)
 def test_two_workers_share_the_partitions_and_one_takes_over(world: World, arrivals: Arrivals, truth: Truth) -> None:
     fill(world.folder, arrivals, 0, 300)
     first, second = world.start("--no-supervise"), world.start("--no-supervise")
