@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ct_assets.adapters.storage import Storage
     from ct_assets.training.candidate import Candidate, Dataset, Incumbent
     from ct_assets.training.gates import GateRules
+    from ct_assets.training.plausibility import Bounds
     from ct_assets.training.recipe import Fitted, Recipe
 
 
@@ -37,7 +38,8 @@ class NoChampion(CtError):
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """What one training run is about. ``rules``: the pipeline's gates; ``code_version`` None: of this process."""
+    """What one training run is about. ``rules``: the pipeline's gates; ``code_version`` None: of this process;
+    ``bounds`` None: a forecast is published whatever its size (somebody released it)."""
 
     model: str
     trainer: str
@@ -47,6 +49,7 @@ class TrainingJob:
     code_version: str | None = None
     tables: SalesTables = SALES
     crash: Crash = no_crash
+    bounds: Bounds | None = None
 
 
 @dataclass(frozen=True)
@@ -234,9 +237,11 @@ def publish_forecasts(
 ) -> dict[str, Any]:
     """Forecast with the champion and publish in one transaction; what was published before stays until then.
 
-    Raises :class:`NoChampion`, ``ArtefactRefused`` or ``ForecastRefused``: readers keep the last good forecast.
+    Raises :class:`NoChampion`, ``ArtefactRefused``, ``ForecastRefused`` or ``ImplausibleForecast``: readers keep the last
+    good forecast.
     """
     from ct_assets.training.candidate import forecast
+    from ct_assets.training.plausibility import refuse_implausible
 
     inputs = inputs or read_inputs(url, tables=job.tables)
     with connect(url) as conn:
@@ -249,6 +254,8 @@ def publish_forecasts(
         version = pointer.versions(conn, job.model, leads.version)[0]
         fitted = load_fitted(storage, version.artefact, version.recipe["trainer"])
         week = forecast(fitted, inputs.data.panel)
+        if job.bounds is not None:
+            refuse_implausible(week, inputs.data.panel, job.bounds)
         forecasts.publish(
             conn,
             forecasts.Forecast(

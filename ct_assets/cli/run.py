@@ -24,8 +24,14 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--pipeline", required=True, help="Name of the pipeline, as in its defs.yaml.")
+@click.option(
+    "--release-forecast",
+    "release",
+    metavar="NAME",
+    help="Publish a forecast that was held as implausible; NAME is who says so.",
+)
 @click.option("--json", "as_json", is_flag=True, help="The report as one JSON line.")
-def run(pipeline: str, as_json: bool) -> None:
+def run(pipeline: str, release: str | None, as_json: bool) -> None:
     """Publish what was delivered, rebuild what depends on it, retrain once if the data changed.
 
     Exit 1 when a delivery was rejected or a step failed; the other days go on. Safe to repeat at any time: a run that
@@ -36,7 +42,7 @@ def run(pipeline: str, as_json: bool) -> None:
     settings = load()
     try:
         with second_ends_at_once():
-            report = run_pipeline(settings, pipeline)
+            report = run_pipeline(settings, pipeline, release)
     except KeyboardInterrupt:
         say(interrupted(settings, pipeline))
         raise click.exceptions.Exit(INTERRUPTED) from None
@@ -53,8 +59,11 @@ def run(pipeline: str, as_json: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
-def run_pipeline(settings: Settings, name: str) -> RunReport:
-    """One pass over pipeline ``name``; progress goes to stderr. Raises :class:`CtError` for wrong usage."""
+def run_pipeline(settings: Settings, name: str, release: str | None = None) -> RunReport:
+    """One pass over pipeline ``name``; progress goes to stderr. ``release``: who takes a forecast beyond its bounds.
+
+    Raises :class:`CtError` for wrong usage.
+    """
     started = time.monotonic()
     from ct_assets.adapters.datasets import pipeline_spec
     from ct_assets.adapters.postgres.revival import revived
@@ -67,8 +76,11 @@ def run_pipeline(settings: Settings, name: str) -> RunReport:
     from ct_assets.orchestration.runs import RunLoop, RunReport
     from ct_assets.orchestration.stream_pipeline import resolve_stream
     from ct_assets.orchestration.stream_runs import StreamLoop
+    from ct_assets.orchestration.training import RELEASED
 
     report, installation = RunReport(name), Installation(settings)
+    if release is not None:
+        installation.kept[RELEASED] = release
     with one_at_a_time(settings, name), revived(settings.home, say) as revival, open_instance(settings) as instance:
         shared = build_defs({RESOURCE: installation}), instance, say, report
         if spec.source.mode == "streaming":

@@ -97,10 +97,12 @@ class RunLoop:
         from ct_assets.adapters.incidents import open_incidents
 
         mine = {rejected["delivery_id"] for rejected in self.report.rejected}
+        said = " ".join(self.report.failures)
         with self.installation.ledger() as conn:
             found = open_incidents(conn, self.pipeline.names.pipeline)
         kept = ("day", "rule", "message", "delivery_id")
-        return [{name: row[name] for name in kept} for row in found if row["delivery_id"] not in mine]
+        new = [row for row in found if row["delivery_id"] not in mine and row["message"] not in said]
+        return [{name: row[name] for name in kept} for row in new]
 
     def bring_data(self) -> bool:
         """Publish what is pending and tell Dagster what it does not know; False when some day failed."""
@@ -182,11 +184,18 @@ class RunLoop:
         from ct_assets.orchestration import training
 
         keys = training.due(self.installation, self.instance, self.pipeline)
+        if not keys and self.installation.kept.get(training.RELEASED):
+            keys = [self.pipeline.names.prediction]
         if not keys:
             return
         self.say("training" if len(keys) > 1 else "forecasting")
         if self.execute(self.pipeline.names.training_job, only=keys):
             self.report.training = training.summary(self.installation, self.instance, self.pipeline)
+            if reason := training.held(self.installation, self.instance, self.pipeline):
+                release = f"ct run --pipeline {self.pipeline.spec.name} --release-forecast YOUR_NAME"
+                self.report.failures.append(
+                    f"forecast not published: {reason}\n  readers keep the last good one; if it is right: {release}"
+                )
 
     def execute(self, job: str, days: Iterable[dt.date] = (), only: list[dg.AssetKey] | None = None) -> bool:
         """One Dagster run over ``days`` in this process; whether it succeeded."""

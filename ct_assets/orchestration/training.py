@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 INPUTS_TAG = "ct/inputs"
 NOTHING = "nothing published"
+RELEASED = "forecast released by"  # key of Installation.kept: who takes the forecast although it is beyond its bounds
+IMPLAUSIBLE = "implausible_forecast"
 SANITY = ("refit_sane", "reload_equal", "artefact_bytes", "predict_seconds")
 
 
@@ -70,6 +72,7 @@ def job_of(installation: Installation, pipeline: Pipeline, version: str) -> Trai
     from ct_assets.adapters.datasets import code_version
     from ct_assets.adapters.retraining import TrainingJob
     from ct_assets.training.gates import GateRules
+    from ct_assets.training.plausibility import Bounds
 
     spec = pipeline.spec.model
     assert spec is not None
@@ -77,7 +80,13 @@ def job_of(installation: Installation, pipeline: Pipeline, version: str) -> Trai
     run_id = hashlib.sha256(f"{version}|{spec.trainer}|{spec.seed}|{code}".encode()).hexdigest()[:32]
     rules = GateRules.of(pipeline.spec.gates)
     crash = crash_at(installation.settings.crash_at)
-    return TrainingJob(spec.name, spec.trainer, run_id, spec.seed, rules, code, stages.sales_tables(pipeline), crash)
+    bounds = (
+        None
+        if installation.kept.get(RELEASED)
+        else Bounds(pipeline.spec.forecast.total, pipeline.spec.forecast.product)
+    )
+    tables = stages.sales_tables(pipeline)
+    return TrainingJob(spec.name, spec.trainer, run_id, spec.seed, rules, code, tables, crash, bounds)
 
 
 def read_once(installation: Installation, pipeline: Pipeline, version: str) -> TrainingInputs:
@@ -200,6 +209,7 @@ def publish_forecasts(installation: Installation, pipeline: Pipeline) -> Iterato
     from ct_assets.adapters import forecasts, retraining
     from ct_assets.adapters.storage import open_storage
     from ct_assets.adapters.training_data import NoSales
+    from ct_assets.training.plausibility import ImplausibleForecast
     from ct_assets.training.recipe import TrainingFailed
 
     version = inputs_version(installation, pipeline)
@@ -207,12 +217,19 @@ def publish_forecasts(installation: Installation, pipeline: Pipeline) -> Iterato
     try:
         inputs = read_once(installation, pipeline, version)
         found = retraining.publish_forecasts(installation.ledger_url, storage, job, inputs)
+    except ImplausibleForecast as reason:
+        _hold(installation, pipeline, reason)
+        yield _nothing_made(pipeline.names.prediction, version, reason)
+        return
     except (retraining.NoChampion, NoSales, TrainingFailed) as reason:
         yield _nothing_made(pipeline.names.prediction, version, reason)
         return
+    _settle(installation, pipeline)
+    released = installation.kept.get(RELEASED)
     yield dg.MaterializeResult(
         asset_key=pipeline.names.prediction,
         metadata={
+            **({"released by": released} if released else {}),
             "dagster/row_count": found["rows"],
             "products": found["products"],
             "as of": found["as_of"].isoformat(),
@@ -223,6 +240,40 @@ def publish_forecasts(installation: Installation, pipeline: Pipeline) -> Iterato
         tags={INPUTS_TAG: version},
         data_version=dg.DataVersion(f"{found['as_of']} v{found['model_version']}"),
     )
+
+
+def _hold(installation: Installation, pipeline: Pipeline, reason: Any) -> None:
+    """An incident: a forecast was not published, and a person decides. It does not run again until the data changes."""
+    from ct_assets.adapters import incidents
+
+    names = pipeline.names
+    about = incidents.Incident(
+        names.pipeline, names.lines, None, IMPLAUSIBLE, reason.message, contract=str(names.model)
+    )
+    with installation.ledger() as conn:
+        incidents.report(conn, about)
+    dg.get_dagster_logger().error(reason.message)
+
+
+def _settle(installation: Installation, pipeline: Pipeline) -> None:
+    """A forecast was published: what held the one before is over."""
+    with installation.ledger() as conn:
+        conn.execute(
+            "update ledger.incident set state = 'closed', closed_at = clock_timestamp()"
+            " where pipeline = %s and rule = %s and state = 'open'",
+            (pipeline.names.pipeline, IMPLAUSIBLE),
+        )
+
+
+def held(installation: Installation, instance: dg.DagsterInstance, pipeline: Pipeline) -> str | None:
+    """Why the forecast of the newest inputs was not published, None when nothing is held."""
+    from ct_assets.adapters import incidents
+
+    if told_inputs(instance, pipeline.names.prediction) != inputs_version(installation, pipeline):
+        return None
+    with installation.ledger() as conn:
+        open_ones = incidents.open_incidents(conn, pipeline.names.pipeline)
+    return next((row["message"] for row in open_ones if row["rule"] == IMPLAUSIBLE), None)
 
 
 def summary(installation: Installation, instance: dg.DagsterInstance, pipeline: Pipeline) -> dict[str, Any]:

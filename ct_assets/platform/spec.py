@@ -100,6 +100,15 @@ class Gate:
 
 
 @dataclass(frozen=True)
+class ForecastBounds:
+    """What is published: ``total``: units per open day within these multiples of the last 8 weeks' median; ``product``: a
+    product's week up to this multiple of its second largest (the rule: ``training.plausibility``)."""
+
+    total: tuple[float, float] = (0.25, 4.0)
+    product: float = 5.0
+
+
+@dataclass(frozen=True)
 class PipelineSpec:
     """A pipeline, checked. ``folder`` holds its files; ``domain`` is the middle part of its asset keys."""
 
@@ -117,6 +126,7 @@ class PipelineSpec:
     freshness: FreshnessSpec = FreshnessSpec()
     retrain: Retrain = Retrain()
     gates: Mapping[str, Gate] = field(default_factory=dict)
+    forecast: ForecastBounds = ForecastBounds()
 
 
 def _owner(value: Value) -> Owner:
@@ -193,8 +203,20 @@ def _gates(value: Value) -> dict[str, Gate]:
     return gates
 
 
+def _forecast(value: Value) -> ForecastBounds:
+    got = value.mapping(("total", "product"))
+    bounds = ForecastBounds()
+    if "total" in got:
+        items = [item.number(0, 1e6) for item in got["total"].items()]
+        if len(items) != 2 or items[0] >= items[1]:
+            raise got["total"].wrong("two numbers, [low, high]: multiples of the median of the last 8 weeks")
+        bounds = ForecastBounds((items[0], items[1]))
+    return ForecastBounds(bounds.total, got["product"].number(1, 1e6) if "product" in got else bounds.product)
+
+
 KEYS = (
     "name", "domain", "description", "owner", "tier", "source", "rollups", "features", "model", "freshness", "retrain", "gates",
+    "forecast",
 )  # fmt: skip
 
 
@@ -217,6 +239,7 @@ def parse_pipeline(file: Path) -> PipelineSpec:
         freshness=_freshness(got["freshness"]) if "freshness" in got else FreshnessSpec(),
         retrain=_retrain(got["retrain"]) if "retrain" in got else Retrain(),
         gates=_gates(got["gates"]) if "gates" in got else {},
+        forecast=_forecast(got["forecast"]) if "forecast" in got else ForecastBounds(),
         folder=file.parent,
         file=file,
     )
@@ -231,7 +254,7 @@ def _check_together(spec: PipelineSpec, got: Mapping[str, Value], whole: Value) 
         _check_streaming(spec, got)
     if spec.model and not spec.features and not streaming:
         raise SpecError(got["model"], "a model needs features to learn from", "add `features: [...]`")
-    for key in ("gates", "retrain"):
+    for key in ("gates", "retrain", "forecast"):
         if key in got and not spec.model:
             raise SpecError(
                 got[key], f"{key!r} is about a model, but the pipeline has none", "add `model:` or remove it"
@@ -250,6 +273,7 @@ def _check_streaming(spec: PipelineSpec, got: Mapping[str, Value]) -> None:
         "features": "the features of a streaming pipeline are the aggregates of `source.stream`",
         "rollups": "a stream has no rollups: write an aggregate into `source.stream`",
         "gates": "the gates of the propensity are fixed (docs/serving.md)",
+        "forecast": "a stream's model scores, it forecasts nothing",
     }
     for key, why in elsewhere.items():
         if key in got:

@@ -27,6 +27,7 @@ from ct_assets.adapters.storage import LocalStorage
 from ct_assets.adapters.training_data import Window
 from ct_assets.settings import load
 from ct_assets.training.candidate import dataset
+from ct_assets.training.plausibility import Bounds, ImplausibleForecast
 from ct_assets_tests.adapters.published_days import bring, corrected, day_of, sample
 from ct_assets_tests.training.panels import evaluation, tables
 
@@ -167,6 +168,24 @@ def test_forecasts_are_the_champions_and_stay_when_it_cannot_be_loaded(
     current = forecasts.current(conn, "demand")
     assert current is not None
     assert current["model_version"] == 1
+
+
+def test_a_forecast_beyond_its_bounds_is_not_published_unless_released(
+    pg_url: str, storage: LocalStorage, inputs: TrainingInputs, conn
+) -> None:
+    train_candidate(pg_url, storage, JOB, inputs)
+    assert publish_forecasts(pg_url, storage, dataclasses.replace(JOB, bounds=Bounds()), inputs)["rows"] > 0
+    shown = _totals(conn)
+    narrow = dataclasses.replace(JOB, bounds=Bounds(total=(0.0, 0.1)))
+    with pytest.raises(ImplausibleForecast, match=r"0 to 0\.1 times that is published"):
+        publish_forecasts(pg_url, storage, narrow, inputs)
+    first = forecasts.current(conn, "demand")
+    assert _totals(conn) == shown
+    publish_forecasts(pg_url, storage, dataclasses.replace(JOB, bounds=None), inputs)
+    second = forecasts.current(conn, "demand")
+    assert first is not None
+    assert second is not None
+    assert second["forecast_id"] > first["forecast_id"]
 
 
 def _totals(conn: psycopg.Connection) -> list[dict]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
 from ct_assets.orchestration import training
+from ct_assets.orchestration.pipeline import Pipeline
+from ct_assets.orchestration.resources import Installation
 from ct_assets_tests.adapters.sales_files import write_day
 from ct_assets_tests.orchestration.passes import Passes
 
@@ -88,3 +91,52 @@ def test_a_training_is_due_only_when_its_inputs_differ(passes: Passes, tmp_path:
 )
 def test_every_gate_is_shown_under_one_of_three_checks(gate: str, group: str):
     assert training.gate_group(gate) == group
+
+
+def test_an_implausible_forecast_is_held_until_somebody_releases_it(
+    passes: Passes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The adapter is replaced by one that judges as the real one does: held while there are bounds, else published."""
+    from ct_assets.adapters import retraining
+    from ct_assets.training.plausibility import ImplausibleForecast
+
+    asked: list[object] = []
+
+    def publish(url: str, storage: object, job: retraining.TrainingJob, inputs: object) -> dict[str, object]:
+        asked.append(job.bounds)
+        if job.bounds is not None:
+            raise ImplausibleForecast("900 units per open day; 100 is usual")
+        return {"model_version": 1, "as_of": DAYS[0], "products": 1, "rows": 6}
+
+    monkeypatch.setattr(retraining, "publish_forecasts", publish)
+    monkeypatch.setattr(training, "read_once", lambda *_: None)
+    monkeypatch.setattr(training, "train_candidate", lambda *about: trained(MODEL, *about))
+    monkeypatch.setattr(training, "build_training_set", lambda *about: trained(DATASET, *about))
+    passes.deliver(write_day(tmp_path, DAYS[0]))
+    report = passes.run()
+    assert [line.splitlines()[0] for line in report.failures] == [
+        "forecast not published: 900 units per open day; 100 is usual"
+    ]
+    assert "ct run --pipeline sales --release-forecast YOUR_NAME" in report.failures[0]
+    assert events(passes, PREDICTION) == 0
+    assert incidents(passes) == [("implausible_forecast", "open")]
+    passes.installation.kept[training.RELEASED] = "Ada"
+    released = passes.run()
+    assert released.ok, released.failures
+    newest = passes.instance.fetch_materializations(PREDICTION, limit=1).records[0].asset_materialization
+    assert newest is not None
+    assert newest.metadata["released by"].value == "Ada"
+    assert incidents(passes) == [("implausible_forecast", "closed")]
+    assert [bounds is None for bounds in asked][-1]
+
+
+def trained(key: dg.AssetKey, installation: Installation, pipeline: Pipeline) -> Iterator[object]:
+    """What the step of a training yields, without training."""
+    yield dg.MaterializeResult(key, tags={training.INPUTS_TAG: training.inputs_version(installation, pipeline)})
+    if key == MODEL:
+        yield from training._no_gates(pipeline, "not trained in this test")
+
+
+def incidents(passes: Passes) -> list[tuple[str, str]]:
+    with passes.installation.ledger() as conn:
+        return conn.execute("select rule, state from ledger.incident order by incident_id").fetchall()

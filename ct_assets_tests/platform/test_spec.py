@@ -29,6 +29,7 @@ FULL = (
   freshness: {data: 36h, model: 2w, on_breach: page}
   retrain: {any: [new_data, {every: 7d}]}
   gates: {wape: {not_worse_than_champion_by: 0.05}, coverage: {between: [0.8, 0.95]}}
+  forecast: {total: [0.5, 3], product: 8}
 """
 )
 
@@ -62,6 +63,7 @@ def test_every_key_arrives_typed(tmp_path: Path):
     assert (spec.retrain.new_data, spec.retrain.every) == (True, "7d")
     assert spec.gates["wape"] == Gate("wape", 0.05, 0.95, None)
     assert spec.gates["coverage"].between == (0.8, 0.95)
+    assert (spec.forecast.total, spec.forecast.product) == ((0.5, 3.0), 8.0)
     assert [path.name for path in spec.rollups] == ["orders_daily.sql"]
 
 
@@ -85,6 +87,8 @@ MISTAKES = [
     ("wape:", "wap:", "wap:", "no key attributes.gates.wap", "'wape'"),
     ("[0.8, 0.95]", "[0.95, 0.8]", "[0.95, 0.8]", "lower number first", None),
     ("[0.8, 0.95]", "0.8", "0.8", "a list", None),
+    ("[0.5, 3]", "[3, 0.5]", "[3, 0.5]", "[low, high]: multiples", None),
+    ("product: 8", "product: 0", "0}", "between 1 and", None),
     ("team.models:recipe", "team.models", '"team.models"', "package.module:function", None),
     ("features: [orders_daily]\n", "\n", "{name: volume", "needs features", "features"),
     ("RetrainingPipeline", "RetrainingPipelin", "ct_assets.components", "one of ct_assets", "RetrainingPipeline"),
