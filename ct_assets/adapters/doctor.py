@@ -20,7 +20,7 @@ OK, WARN, FAIL = "ok", "warn", "fail"
 LOW_BYTES, VERY_LOW_BYTES = 5 << 30, 1 << 30
 SKEW_SECONDS = 5.0
 STALE = dt.timedelta(days=1)
-NEED_SERVER = ("schema", "clock", "pending", "incidents", "dagster", "daemon")
+NEED_LEDGER, NEED_DAGSTER = ("schema", "clock", "pending", "incidents"), ("dagster", "daemon")
 HEARTBEAT_SECONDS = 120  # the daemon writes one every 30 s
 
 
@@ -53,9 +53,10 @@ def examine(settings: Settings, clock: Clock | None = None) -> list[Finding]:
         ("registry", lambda: _registry(settings)),
         ("leftovers", _leftovers),
     ]
+    needing = (*NEED_LEDGER, *(NEED_DAGSTER if settings.dagster_url == settings.ledger_url else ()))
     found: dict[str, Finding] = {}
     for name, check in checks:
-        if name in NEED_SERVER and found["server"].state == FAIL:
+        if name in needing and found["server"].state == FAIL:
             found[name] = Finding(name, WARN, "not known: see server")
         else:
             found[name] = guarded(name, check)

@@ -127,6 +127,28 @@ def pending(conn: psycopg.Connection, pipeline: str) -> list[Delivery]:
     return ledger.deliveries(conn, pipeline, "pending")
 
 
+def rejected(conn: psycopg.Connection, pipeline: str) -> list[Delivery]:
+    """Rejected deliveries that nothing newer has replaced, in order: what a mended contract may accept."""
+    replaced = {
+        (d.day, None if d.day else d.name): d.delivery_id
+        for d in ledger.deliveries(conn, pipeline)
+        if d.state != "rejected"
+    }
+    found = ledger.deliveries(conn, pipeline, "rejected")
+    newest = {(d.day, None if d.day else d.name): d for d in found}
+    return sorted(
+        (d for place, d in newest.items() if replaced.get(place, -1) < d.delivery_id), key=lambda d: d.delivery_id
+    )
+
+
+def take_again(conn: psycopg.Connection, chosen: Iterable[Delivery]) -> int:
+    """Let rejected deliveries be judged again, from the bytes that are kept; returns how many wait now."""
+    ids = [d.delivery_id for d in chosen]
+    return conn.execute(
+        "update ledger.delivery set state = 'pending' where delivery_id = any(%s) and state = 'rejected'", (ids,)
+    ).rowcount
+
+
 def delivery_name(path: Path) -> str:
     """The base name under which a file is known; refused when it cannot be shown or stored."""
     name = unicodedata.normalize("NFC", path.name)

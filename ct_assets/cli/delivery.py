@@ -26,9 +26,21 @@ if TYPE_CHECKING:
 @click.option(
     "--approve", type=(int, str), metavar="REVISION_ID NAME", help="Publish a held correction; NAME is who approves."
 )
+@click.option(
+    "--rejected",
+    is_flag=True,
+    help="Take rejected deliveries again, from the bytes kept (after the contract was mended).",
+)
+@click.option("--yes", is_flag=True, help="With --rejected: do it; without, only the plan is printed.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON value a line.")
-def deliver(
-    files: tuple[Path, ...], pipeline: str, inbox: bool, approve: tuple[int, str] | None, as_json: bool
+def deliver(  # noqa: PLR0913 - one parameter an option
+    files: tuple[Path, ...],
+    pipeline: str,
+    inbox: bool,
+    approve: tuple[int, str] | None,
+    rejected: bool,
+    yes: bool,
+    as_json: bool,
 ) -> None:
     """Copy FILES (never move them) into the landing area, in the given order.
 
@@ -41,6 +53,8 @@ def deliver(
     daily_spec(pipeline)
     if approve is not None:
         _approve(settings, *approve, as_json)
+    elif rejected:
+        _rejected(settings, pipeline, yes, as_json)
     elif inbox:
         _inbox(settings, pipeline, as_json)
     elif not files:
@@ -64,6 +78,30 @@ def _files(settings: Settings, pipeline: str, files: tuple[Path, ...], as_json: 
         )
         raise click.exceptions.Exit(INTERRUPTED) from None
     say(f"next: ct run --pipeline {pipeline}")
+
+
+def _rejected(settings: Settings, pipeline: str, yes: bool, as_json: bool) -> None:
+    """The plan, and with ``yes`` the deed. What a newer delivery of the same day replaced stays as it is."""
+    from ct_assets.adapters import landing
+    from ct_assets.adapters.postgres.connect import connect
+    from ct_assets.adapters.postgres.migrate import prepared_url
+
+    with connect(prepared_url(settings), autocommit=True) as conn:
+        found = landing.rejected(conn, pipeline)
+        for delivery in found:
+            why = (delivery.verdict or {}).get("rejected") or {}
+            day = delivery.day.isoformat() if delivery.day else None
+            value = {"delivery_id": delivery.delivery_id, "file": delivery.name, "day": day, "rule": why.get("rule")}
+            text = (
+                f"{delivery.delivery_id:>6}  {day or 'undated   '}  {delivery.name}: {why.get('message', 'rejected')}"
+            )
+            emit(value, as_json, text)
+        if not found:
+            say(f"no rejected delivery of {pipeline} waits to be taken again")
+        elif yes:
+            say(f"{landing.take_again(conn, found)} deliveries wait again; next: ct run --pipeline {pipeline}")
+        else:
+            say(f"{len(found)} rejected deliveries would be judged again: add --yes")
 
 
 def _inbox(settings: Settings, pipeline: str, as_json: bool) -> None:

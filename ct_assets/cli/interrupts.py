@@ -17,36 +17,48 @@ from ct_assets.errors import CtError
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 
+class Interrupts:
+    """How many SIGINT came. ``seen`` is a count that no handler can swallow."""
+
+    def __init__(self) -> None:
+        """None so far."""
+        self.seen = 0
+
+    def any(self) -> bool:
+        """Whether Ctrl-C was pressed."""
+        return self.seen > 0
+
+    def count(self, signals: socket.socket) -> None:
+        """Read what the interpreter writes until it closes its end; the second SIGINT ends the process."""
+        with signals:
+            while received := signals.recv(1):
+                self.seen += received[0] == signal.SIGINT
+                if self.seen == 2:
+                    os.write(2, b"interrupted again: ended at once; nothing half is visible\n")
+                    os._exit(INTERRUPTED)
+
+
 @contextlib.contextmanager
-def second_ends_at_once() -> Iterator[None]:
+def second_ends_at_once() -> Iterator[Interrupts]:
     """Within the block a second SIGINT ends the process at once, whoever has replaced Python's handler.
 
     Dagster puts its own handlers in place while a run executes, so the signals are counted where the interpreter
     itself writes them: its wakeup file descriptor (https://docs.python.org/3/library/signal.html#signal.set_wakeup_fd).
     Every commit here is one transaction: ending anywhere leaves nothing half.
     """
+    interrupts = Interrupts()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield interrupts
         return
     ours, interpreters = socket.socketpair()
     interpreters.setblocking(False)
     before = signal.set_wakeup_fd(interpreters.fileno(), warn_on_full_buffer=False)
-    threading.Thread(target=_count, args=(ours,), name="second-interrupt", daemon=True).start()
+    threading.Thread(target=interrupts.count, args=(ours,), name="second-interrupt", daemon=True).start()
     try:
-        yield
+        yield interrupts
     finally:
         signal.set_wakeup_fd(before)
         interpreters.close()  # ends the thread
-
-
-def _count(signals: socket.socket) -> None:
-    seen = 0
-    with signals:
-        while received := signals.recv(1):
-            seen += received[0] == signal.SIGINT
-            if seen == 2:
-                os.write(2, b"interrupted again: ended at once; nothing half is visible\n")
-                os._exit(INTERRUPTED)
 
 
 def lost_connection(error: BaseException | None) -> CtError | None:

@@ -6,7 +6,7 @@ What goes here: options, progress, the summary people read. What does not: which
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -41,8 +41,8 @@ def run(pipeline: str, release: str | None, as_json: bool) -> None:
 
     settings = load()
     try:
-        with second_ends_at_once():
-            report = run_pipeline(settings, pipeline, release)
+        with second_ends_at_once() as interrupts:
+            report = run_pipeline(settings, pipeline, release, interrupts.any)
     except KeyboardInterrupt:
         say(interrupted(settings, pipeline))
         raise click.exceptions.Exit(INTERRUPTED) from None
@@ -59,8 +59,11 @@ def run(pipeline: str, release: str | None, as_json: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
-def run_pipeline(settings: Settings, name: str, release: str | None = None) -> RunReport:
-    """One pass over pipeline ``name``; progress goes to stderr. ``release``: who takes a forecast beyond its bounds.
+def run_pipeline(
+    settings: Settings, name: str, release: str | None = None, stopping: Callable[[], bool] = lambda: False
+) -> RunReport:
+    """One pass over pipeline ``name``; progress goes to stderr. ``release``: who takes a forecast beyond its bounds;
+    ``stopping`` is asked between its runs.
 
     Raises :class:`CtError` for wrong usage.
     """
@@ -84,9 +87,9 @@ def run_pipeline(settings: Settings, name: str, release: str | None = None) -> R
     with one_at_a_time(settings, name), revived(settings.home, say) as revival, open_instance(settings) as instance:
         shared = build_defs({RESOURCE: installation}), instance, say, report
         if spec.source.mode == "streaming":
-            loop = StreamLoop(installation, resolve_stream(spec), *shared)
+            loop = StreamLoop(installation, resolve_stream(spec), *shared, stopping)
         else:
-            loop = RunLoop(installation, resolve(spec), *shared)
+            loop = RunLoop(installation, resolve(spec), *shared, stopping)
         go_through(loop, revival)
     report.seconds = time.monotonic() - started
     return report
@@ -162,7 +165,8 @@ def standing(report: RunReport) -> str:
     more = f" and {len(report.standing) - 3} more" if len(report.standing) > 3 else ""
     return (
         f"STANDING {len(report.standing)} open incidents from earlier, {refused} of them rejected deliveries: {shown}{more}\n"
-        f"  `ct status --pipeline {report.pipeline}` shows them; a mended delivery of the day closes them"
+        f"  `ct status --pipeline {report.pipeline}` shows them; a mended delivery of the day closes them,"
+        f" a mended contract too (`ct deliver --pipeline {report.pipeline} --rejected`)"
     )
 
 

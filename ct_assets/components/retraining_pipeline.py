@@ -76,7 +76,7 @@ def build_pipeline(spec: PipelineSpec) -> dg.Definitions:
             *(feature_view(pipeline, name) for name in spec.features),
             *training_assets(pipeline),
         ],
-        asset_checks=[contract_checks(pipeline.names, pipeline.schema.version)],
+        asset_checks=[contract_checks(pipeline.names, pipeline.schema.version, spec.freshness.data)],
         jobs=jobs,
         sensors=[sensor for sensor in sensors if sensor is not None],
     )

@@ -7,10 +7,13 @@ row has already stopped what is wrong before anybody could read it).
   the other days go on; automation asks the ledger per day.
 - `table_equals_ledger`: what readers see is what was judged. Blocking: when the table was changed behind the ledger,
   nothing downstream may be built from it.
+- `data_is_fresh`: the newest published business day is young enough (`freshness.data`). Dagster's own freshness looks at
+  the time of materialization, which a backfill of an old day turns green. Not blocking: waiting makes no data.
 """
 
 # No `from __future__ import annotations`: it breaks Dagster's `context` annotations.
 
+import datetime as dt
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,12 +22,18 @@ import dagster as dg
 from ct_assets.orchestration.names import Names
 from ct_assets.orchestration.resources import RESOURCE
 
-ACCEPTED, AGREES = "deliveries_accepted", "table_equals_ledger"
+ACCEPTED, AGREES, FRESH = "deliveries_accepted", "table_equals_ledger", "data_is_fresh"
 
 
-def contract_checks(names: Names, contract_version: str) -> dg.AssetChecksDefinition:
-    """The checks of one contract on its table."""
+def contract_checks(names: Names, contract_version: str, limit: dt.timedelta | None = None) -> dg.AssetChecksDefinition:
+    """The checks of one contract on its table. ``limit``: how old the newest business day may be (None: no such check)."""
+    fresh = dg.AssetCheckSpec(
+        FRESH,
+        asset=names.clean,
+        description="The newest published business day, against `freshness.data`.",
+    )
     specs = [
+        *([fresh] if limit is not None else []),
         dg.AssetCheckSpec(
             ACCEPTED,
             asset=names.clean,
@@ -42,9 +51,13 @@ def contract_checks(names: Names, contract_version: str) -> dg.AssetChecksDefini
         specs=specs, name=f"{names.pipeline}_contract", can_subset=True, required_resource_keys={RESOURCE}
     )
     def check(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
-        with getattr(context.resources, RESOURCE).ledger() as conn:
+        installation = getattr(context.resources, RESOURCE)
+        with installation.ledger() as conn:
             for key in context.selected_asset_check_keys:
-                yield evaluate(conn, names, key)
+                if key.name == FRESH and limit is not None:
+                    yield data_age(conn, names, installation.clock.now().date(), limit)
+                else:
+                    yield evaluate(conn, names, key)
 
     return check
 
@@ -71,4 +84,27 @@ def evaluate(conn: Any, names: Names, key: dg.AssetCheckKey) -> dg.AssetCheckRes
         severity=dg.AssetCheckSeverity.ERROR,
         metadata=metadata,
         description=found[0].get("message") if found else None,
+    )
+
+
+def data_age(conn: Any, names: Names, today: dt.date, limit: dt.timedelta) -> dg.AssetCheckResult:
+    """How old the newest published business day is on ``today``; nothing published yet is no breach."""
+    from ct_assets.adapters import ledger
+
+    days = ledger.published_days(conn, names.lines)
+    age = today - days[-1] if days else None
+    said = "nothing is published yet" if age is None else f"data through {days[-1]}, {age.days} days behind"
+    return dg.AssetCheckResult(
+        passed=age is None or age <= limit,
+        check_name=FRESH,
+        asset_key=names.clean,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={
+            "data through": str(days[-1]) if days else "-",
+            "days behind": age.days if age else 0,
+            "at most": limit.days,
+        },
+        description=said
+        if age is None or age <= limit
+        else f"{said}; at most {limit.days} are allowed: ask the supplier",
     )

@@ -10,7 +10,7 @@ asked of the ledger every time, never remembered: a run killed anywhere is resum
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +77,7 @@ class RunReport:
 
 @dataclass
 class RunLoop:
-    """One pass over one pipeline."""
+    """One pass over one pipeline. ``stopping`` is asked after each run: Dagster drops a Ctrl-C that comes while it starts."""
 
     installation: Installation
     pipeline: Pipeline
@@ -85,6 +85,7 @@ class RunLoop:
     instance: dg.DagsterInstance
     say: Progress
     report: RunReport
+    stopping: Callable[[], bool] = lambda: False
 
     def through(self) -> None:
         """Data, features, training: each only when there is something to do; a later stage waits for a failed one."""
@@ -219,6 +220,8 @@ class RunLoop:
             self.report.failures += failures_of(result)
             if any("DagsterExecutionInterruptedError" in line for line in self.report.failures):
                 raise KeyboardInterrupt  # Dagster makes a failed step of it; the person at the terminal meant everything
+        if self.stopping():
+            raise KeyboardInterrupt
         return result.success
 
 

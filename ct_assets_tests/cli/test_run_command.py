@@ -59,6 +59,14 @@ def test_the_ways_a_run_ends(environment: dict[str, str], tmp_path: Path):
     )
     assert "`ct status --pipeline sales`" in again.stderr
     assert "STANDING" not in rejected.stderr, "the run that rejects it says REJECTED"
+    plan = ct(environment, "deliver", "--pipeline", "sales", "--rejected", "--json")
+    assert [json.loads(line)["rule"] for line in plan.stdout.splitlines()] == ["missing_column"]
+    assert "1 rejected deliveries would be judged again: add --yes" in plan.stderr
+    assert "nothing new was delivered" in ct(environment, "run", "--pipeline", "sales").stdout, "a plan changes nothing"
+    assert ct(environment, "deliver", "--pipeline", "sales", "--rejected", "--yes").returncode == 0
+    assert ct(environment, "run", "--pipeline", "sales").returncode == 1, (
+        "the contract is the same, and so is the verdict"
+    )
     status = json.loads(ct(environment, "status", "--pipeline", "sales", "--json").stdout)
     assert [(row["day"], row["rule"]) for row in status["incidents"]] == [("2011-01-09", "missing_column")]
 

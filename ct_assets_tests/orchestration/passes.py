@@ -5,6 +5,7 @@ What goes here: the driver. What does not: assertions.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
@@ -49,10 +50,11 @@ class Passes:
     def deliver(self, *paths: Path) -> list[Delivered]:
         return deliver(self.settings, "sales", paths)
 
-    def run(self) -> RunReport:
+    def run(self, stopping: Callable[[], bool] = lambda: False) -> RunReport:
         """What `ct run` does."""
         report = RunReport("sales")
-        RunLoop(self.installation, self.pipeline, self.defs, self.instance, lambda _: None, report).through()
+        parts = self.installation, self.pipeline, self.defs, self.instance, lambda _: None, report, stopping
+        RunLoop(*parts).through()
         return report
 
     def told(self, key: dg.AssetKey) -> list[str]:

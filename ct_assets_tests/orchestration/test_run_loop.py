@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 from pathlib import Path
 
 import pytest
 
+from ct_assets.adapters import landing, ledger
 from ct_assets.errors import CtError
+from ct_assets.orchestration import stages
+from ct_assets.orchestration.checks import data_age
 from ct_assets_tests.adapters.sales_files import write_day
 from ct_assets_tests.orchestration.passes import CLEAN, DAILY, FEATURES, QUARANTINE, RAW, Passes
 
@@ -66,6 +70,61 @@ def test_a_rejected_day_does_not_stop_the_others(passes: Passes, tmp_path: Path)
     assert (last.ok, last.standing) == (True, [])
     assert passes.check("deliveries_accepted").passed
     assert passes.green(FEATURES) == set(iso(FRIDAY, SUNDAY, MONDAY))
+
+
+def test_an_interrupt_that_dagster_dropped_stops_after_the_run_under_way(passes: Passes, tmp_path: Path):
+    passes.deliver(write_day(tmp_path, FRIDAY))
+    with pytest.raises(KeyboardInterrupt):
+        passes.run(stopping=lambda: True)
+    assert passes.green(CLEAN) == set(iso(FRIDAY)), "what was under way is whole"
+    assert passes.green(FEATURES) == set()
+    assert passes.run().ok
+    assert passes.green(FEATURES) == set(iso(FRIDAY))
+
+
+def test_a_mended_contract_takes_rejected_files_again_from_the_bytes_kept(passes: Passes, tmp_path: Path):
+    wrong = write_day(tmp_path, SUNDAY)
+    wrong.write_text(wrong.read_text().replace("Quantity", "Qty", 1))
+    other = write_day(tmp_path / "other", MONDAY)
+    other.write_text(other.read_text().replace("Quantity", "Qty", 1))
+    passes.deliver(wrong, other)
+    assert len(passes.run().rejected) == 2
+    passes.deliver(write_day(tmp_path / "mended", MONDAY, suffix="-v2"))
+    assert passes.run().ok
+    with passes.installation.ledger() as conn:
+        found = landing.rejected(conn, "sales")
+        assert [(d.name, d.day) for d in found] == [(wrong.name, SUNDAY)], "a newer delivery has replaced the other"
+        assert landing.take_again(conn, found) == 1
+        assert landing.rejected(conn, "sales") == []
+    wrong.unlink()
+    spec = passes.pipeline.spec
+    contract = tmp_path / "mended.odcs.yaml"
+    plain = "        description: Units of this line; negative on cancellations."
+    text = spec.source.contract.read_text()
+    assert plain in text
+    renamed = plain + "\n        customProperties:\n          - {property: renamedFrom, value: [Qty]}"
+    contract.write_text(text.replace(plain, renamed, 1))
+    mended = dataclasses.replace(spec, source=dataclasses.replace(spec.source, contract=contract))
+    stages.bring_in(passes.installation, mended, [SUNDAY], lambda _: None)
+    with passes.installation.ledger() as conn:
+        assert ledger.published_days(conn, "sales_lines") == [SUNDAY, MONDAY]
+        assert ledger.deliveries(conn, "sales", "rejected")[0].day == MONDAY, "what was replaced stays rejected"
+
+
+@pytest.mark.parametrize(("age", "passed"), [(4, True), (5, False)])
+def test_the_age_of_the_data_is_shown_where_dagsters_freshness_sees_none(
+    passes: Passes, tmp_path: Path, age: int, passed: bool
+):
+    with passes.installation.ledger() as conn:
+        nothing = data_age(conn, passes.pipeline.names, FRIDAY, dt.timedelta(days=4))
+    assert (nothing.passed, nothing.description) == (True, "nothing is published yet")
+    passes.deliver(write_day(tmp_path, FRIDAY))
+    passes.run()
+    assert not passes.check("data_is_fresh").passed, "the file is of 2011, and just materialized"
+    with passes.installation.ledger() as conn:
+        found = data_age(conn, passes.pipeline.names, FRIDAY + dt.timedelta(days=age), dt.timedelta(days=4))
+    assert found.passed is passed
+    assert (found.description or "").startswith(f"data through 2011-01-07, {age} days behind")
 
 
 def test_a_correction_rebuilds_the_days_of_its_look_back_and_tells_no_other(passes: Passes, tmp_path: Path):
