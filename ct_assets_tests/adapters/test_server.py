@@ -331,6 +331,23 @@ def test_a_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
 
 
 @ROOT_ONLY
+def test_data_of_an_account_that_was_made_anew_is_taken_over(home: Path) -> None:
+    """A home kept over a new container: the server's account has another number there, its data the old one."""
+    with psycopg.connect(Server(home).ensure()) as conn:
+        conn.execute("create table kept as select 42 as x")
+    base = Server(home).base
+    Server(home).stop()
+    for path in [base, *base.rglob("*")]:
+        os.chown(path, 64_998, 64_998, follow_symlinks=False)
+    assert _value(Server(home).ensure(), "select x from kept") == 42
+    Server(home).stop()
+    os.chown(base, 65_534, 65_534)  # nobody: an account that is there
+    with pytest.raises(PermissionError, match="uid 65534"):
+        Server(home).ensure()
+    os.chown(base, 0, 0)  # so that the fixture may remove it
+
+
+@ROOT_ONLY
 def test_abandoned_data_of_temporary_homes_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(location, "ELSEWHERE", tmp_path)
     monkeypatch.setattr(server.location, "ELSEWHERE", tmp_path)

@@ -129,14 +129,34 @@ def private_folder(path: Path, who: Account) -> Path:
             os.chown(path, who.uid, who.gid)
     except FileExistsError:
         state = path.lstat()
-        if not stat.S_ISDIR(state.st_mode) or state.st_uid not in (who.uid, os.geteuid()):
+        if stat.S_ISDIR(state.st_mode) and os.geteuid() == 0 and _vanished(state.st_uid):
+            _hand_over(path, who)
+        elif not stat.S_ISDIR(state.st_mode) or state.st_uid not in (who.uid, os.geteuid()):
             raise PermissionError(
                 f"{path} belongs to another account (uid {state.st_uid}): refusing to use it"
             ) from None
-        if state.st_uid != who.uid:  # made by root and not yet handed over when that process was killed
+        elif state.st_uid != who.uid:  # made by root and not yet handed over when that process was killed
             os.chown(path, who.uid, who.gid)
         path.chmod(0o700)
     return path
+
+
+def _vanished(uid: int) -> bool:
+    """Whether no account has this number: a home kept over a new container, where the account was made anew."""
+    import pwd
+
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        return True
+    return False
+
+
+def _hand_over(path: Path, who: Account) -> None:
+    """Give a folder with all that is in it to ``who``; symbolic links are not followed."""
+    for folder, folders, files in os.walk(path):
+        for name in (".", *folders, *files):
+            os.chown(Path(folder) / name, who.uid, who.gid, follow_symlinks=False)
 
 
 def programs(who: Account) -> Path:

@@ -209,7 +209,7 @@ class Server:
             [str(location.programs(who) / program), *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,  # a pipe would be inherited by the server and never close
-            stderr=subprocess.DEVNULL,
+            stderr=subprocess.PIPE if program == "initdb" else subprocess.DEVNULL,
             env=env,
             cwd="/",
             check=False,
@@ -218,8 +218,10 @@ class Server:
             extra_groups=who.extra_groups,
         )
         if done.returncode and program == "initdb":
+            said = (done.stderr or b"").decode(errors="replace").strip()
             raise ServerError(
-                f"initdb failed with exit code {done.returncode} in {self.base}", hint="is the disk full or read-only?"
+                f"initdb failed with exit code {done.returncode} in {self.base}: {said}",
+                hint="is the disk full or read-only?",
             )
 
     def _log_tail(self, lines: int = 12) -> str:

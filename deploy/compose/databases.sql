@@ -1,0 +1,2 @@
+-- Run once by the PostgreSQL image: Dagster's storage beside the ledger's database.
+create database dagster;
