@@ -33,6 +33,11 @@ class Rollup:
     name: str
     sql: str
 
+    @property
+    def digest(self) -> str:
+        """Of the SQL; a revision that was rolled up by another one is rolled up again."""
+        return hashlib.sha256(self.sql.encode()).hexdigest()[:16]
+
 
 @dataclass(frozen=True)
 class PublishedDataset:

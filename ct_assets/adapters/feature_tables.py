@@ -61,11 +61,12 @@ def stale_days(conn: psycopg.Connection, source: FeatureSource) -> list[dt.date]
 
 
 def input_digests(conn: psycopg.Connection, source: FeatureSource) -> dict[dt.date, tuple[str, dt.datetime]]:
-    """Per published day: the digest of the revisions its look-back holds, and when the last of them became known."""
+    """Per published day: the digest of the revisions its look-back holds and of the SQL that rolled them up, and when
+    the last of them became known."""
     rows = conn.execute(
-        """select day, part, revision_id, known_at from ledger.publication
+        """select day, part, revision_id, known_at, rollups ->> %s from ledger.publication
            where dataset = %s and state = 'published' and superseded_at is null order by day, part""",
-        (source.tables.lines,),
+        (source.tables.daily, source.tables.lines),
     ).fetchall()
     found: dict[dt.date, tuple[str, dt.datetime]] = {}
     begin = 0
@@ -77,7 +78,7 @@ def input_digests(conn: psycopg.Connection, source: FeatureSource) -> dict[dt.da
         for row in rows[begin:]:
             if row[0] > day:
                 break
-            state.update(f"{row[0]} {row[1]} {row[2]}\n".encode())
+            state.update(f"{row[0]} {row[1]} {row[2]} {row[4]}\n".encode())
             known = max(known, row[3])
         found[day] = (state.hexdigest(), known)
     return found

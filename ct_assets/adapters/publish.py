@@ -21,7 +21,8 @@ from ct_assets.adapters.datasets import PublishedDataset
 from ct_assets.adapters.ledger import Delivery, Publication
 from ct_assets.adapters.postgres.connect import connect, with_retry
 from ct_assets.adapters.postgres.migrate import prepared_url
-from ct_assets.adapters.revision import compare, record, roll_up, shown, summarise_index, supersede
+from ct_assets.adapters.revision import compare, record, shown, summarise_index, supersede
+from ct_assets.adapters.rollups import roll_up
 from ct_assets.adapters.rows import copy_rows
 from ct_assets.adapters.storage import Storage, open_storage
 from ct_assets.errors import UsageError

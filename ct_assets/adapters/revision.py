@@ -1,27 +1,22 @@
-"""A staged revision becomes part of the ledger: rollups, comparison with the one before, the publication's row.
+"""A staged revision becomes part of the ledger: comparison with the one before, the publication's row.
 
-What goes here: SQL over staged rows, and the row that makes them visible. What does not: staging (``rows``), the order
-of steps (``publish``).
+What goes here: SQL over staged rows, and the row that makes them visible. What does not: staging (``rows``), rollups
+(``rollups``), the order of steps (``publish``).
 """
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Any, LiteralString, cast
+from typing import TYPE_CHECKING, Any
 
 from ct_assets.adapters import ledger, tables
 from ct_assets.adapters.attempt import Attempt
-from ct_assets.adapters.datasets import PublishedDataset, Rollup
+from ct_assets.adapters.datasets import PublishedDataset
 from ct_assets.adapters.ledger import Publication
 
 if TYPE_CHECKING:
     import psycopg
-    from psycopg.sql import Composed
 
     from ct_assets.ingest.verdict import FileVerdict
-
-_PARAMETER = re.compile(r"(?<!:):(revision_id|day)\b")
-ROLLUP_TIMEOUT = "10min"
 
 
 def summarise_index(attempt: Attempt, rows: int) -> None:
@@ -31,41 +26,6 @@ def summarise_index(attempt: Attempt, rows: int) -> None:
             "select brin_summarize_new_values(%s::regclass)", (f'store."{attempt.dataset.name}_revision"',)
         )
     attempt.conn.execute("set local enable_seqscan = off")  # fresh tables have no statistics to choose by
-
-
-def roll_up(attempt: Attempt) -> dict[str, int]:
-    """Write the rollups of this revision; rows written per rollup.
-
-    A rollup runs as a sub-select, where PostgreSQL refuses anything that writes, and under a time limit.
-    """
-    from psycopg import sql
-
-    written = {}
-    attempt.conn.execute(sql.SQL("set local statement_timeout = {}").format(sql.Literal(ROLLUP_TIMEOUT)))
-    for rollup in attempt.dataset.rollups:
-        statement = _filled(rollup, attempt)
-        tables.ensure_rollup(attempt.conn, rollup, statement)
-        done = attempt.conn.execute(
-            sql.SQL("insert into store.{} select {}::bigint, q.* from ({}) q").format(
-                sql.Identifier(rollup.name), sql.Literal(attempt.revision_id), statement
-            )
-        )
-        written[rollup.name] = done.rowcount
-    attempt.conn.execute("set local statement_timeout = 0")
-    return written
-
-
-def _filled(rollup: Rollup, attempt: Attempt) -> Composed:
-    """The SQL with ``:revision_id`` and ``:day`` as literals (DDL takes no parameters)."""
-    from psycopg import sql
-
-    values = {"revision_id": attempt.revision_id, "day": attempt.day}
-    body = cast("LiteralString", rollup.sql.rstrip().rstrip(";"))  # a file of the checkout, like code
-    pieces, at = [], 0
-    for match in _PARAMETER.finditer(body):
-        pieces += [sql.SQL(body[at : match.start()]), sql.Literal(values[match[1]])]
-        at = match.end()
-    return sql.Composed([*pieces, sql.SQL(body[at:])])
 
 
 def compare(attempt: Attempt, previous: Publication) -> dict[str, Any]:
@@ -118,9 +78,9 @@ def record(attempt: Attempt, verdict: FileVerdict, diff: dict[str, Any] | None) 
         supersede(conn, attempt.place)
     conn.execute(
         "insert into ledger.publication (revision_id, pipeline, dataset, day, part, revision, state, delivery_id, sha256,"
-        " contract_digest, contract_version, code_version, rows, diff, published_at, known_at)"
+        " contract_digest, contract_version, code_version, rows, diff, rollups, published_at, known_at)"
         " select %(revision_id)s, %(pipeline)s, %(dataset)s, %(day)s, %(part)s, %(revision)s, %(state)s, %(delivery_id)s,"
-        " %(sha256)s, %(contract_digest)s, %(contract_version)s, %(code_version)s, %(rows)s, %(diff)s, t.at,"
+        " %(sha256)s, %(contract_digest)s, %(contract_version)s, %(code_version)s, %(rows)s, %(diff)s, %(rollups)s, t.at,"
         # a first revision counts as known at the end of its business day, however late history is delivered
         " case when %(revision)s = 1 then least(t.at, (%(day)s::date + 1)::timestamp at time zone %(zone)s) else t.at end"
         " from (select clock_timestamp() as at) t",
@@ -139,6 +99,7 @@ def record(attempt: Attempt, verdict: FileVerdict, diff: dict[str, Any] | None) 
             "code_version": dataset.code_version,
             "rows": Jsonb(verdict.rows),
             "diff": None if diff is None else Jsonb(diff),
+            "rollups": Jsonb({rollup.name: rollup.digest for rollup in dataset.rollups}),
             "zone": dataset.zone,
         },
     )

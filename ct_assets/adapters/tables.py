@@ -50,28 +50,59 @@ def ensure_tables(conn: psycopg.Connection, dataset: PublishedDataset) -> None:
 
 def ensure_rollup(conn: psycopg.Connection, rollup: Rollup, statement: Composed) -> None:
     """Make table and view of a rollup from the columns that its SELECT gives (``statement``: parameters filled in)."""
-    from psycopg import sql
-
     if _exists(conn, "clean", rollup.name):
         return
+    conn.execute("select pg_advisory_xact_lock(%s)", (_DDL_LOCK,))
+    make_rollup_table(conn, rollup.name, statement)
+    _rollup_view(conn, rollup)
+
+
+def make_rollup_table(conn: psycopg.Connection, name: str, statement: Composed) -> None:
+    """An empty table with the columns that ``statement`` gives, unless it is there."""
+    from psycopg import sql
+
+    table = sql.Identifier(name)
+    columns = sql.SQL("select null::bigint as _revision_id, q.* from ({}) q with no data").format(statement)
+    conn.execute(sql.SQL("create table if not exists store.{} as {}").format(table, columns))
+    index = sql.Identifier(f"{name}_revision")
+    conn.execute(sql.SQL("create index if not exists {} on store.{} (_revision_id)").format(index, table))
+
+
+def replace_rollup(conn: psycopg.Connection, rollup: Rollup, fresh: str) -> None:
+    """The table ``store.<fresh>`` becomes the rollup's. The view keeps its grants unless a column went or changed its type.
+
+    Raises psycopg's ``DependentObjectsStillExist`` when the view must go and another one reads it.
+    """
+    from psycopg import sql
+
     name = sql.Identifier(rollup.name)
     conn.execute("select pg_advisory_xact_lock(%s)", (_DDL_LOCK,))
-    conn.execute(
-        sql.SQL(
-            "create table if not exists store.{} as select null::bigint as _revision_id, q.* from ({}) q with no data"
-        ).format(name, statement)
+    if _exists(conn, "clean", rollup.name):
+        old, new = _existing(conn, rollup.name), _existing(conn, fresh)
+        if list(new.items())[: len(old)] == list(
+            old.items()
+        ):  # only columns at the end: PostgreSQL replaces a view by these
+            _rollup_view(conn, rollup, fresh)
+        else:
+            conn.execute(sql.SQL("drop view clean.{}").format(name))
+    conn.execute(sql.SQL("drop table if exists store.{}").format(name))
+    conn.execute(sql.SQL("alter table store.{} rename to {}").format(sql.Identifier(fresh), name))
+    indexes = [sql.Identifier(f"{table}_revision") for table in (fresh, rollup.name)]
+    conn.execute(sql.SQL("alter index store.{} rename to {}").format(*indexes))
+    if not _exists(conn, "clean", rollup.name):
+        _rollup_view(conn, rollup)
+
+
+def _rollup_view(conn: psycopg.Connection, rollup: Rollup, table: str | None = None) -> None:
+    """``clean.<rollup>`` shows what is published now; ``table``: of another name than the rollup's."""
+    from psycopg import sql
+
+    found = table or rollup.name
+    columns = sql.SQL(", ").join(
+        sql.SQL("s.{}").format(sql.Identifier(c)) for c in _existing(conn, found) if c != "_revision_id"
     )
-    conn.execute(
-        sql.SQL("create index if not exists {} on store.{} (_revision_id)").format(
-            sql.Identifier(f"{rollup.name}_revision"), name
-        )
-    )
-    columns = [sql.Identifier(c) for c in _existing(conn, rollup.name) if c != "_revision_id"]
-    conn.execute(
-        sql.SQL("create or replace view clean.{} as select {} from store.{} s join ledger.publication p on {}").format(
-            name, sql.SQL(", ").join(sql.SQL("s.{}").format(c) for c in columns), name, sql.SQL(_CURRENT)
-        )
-    )
+    query = sql.SQL("create or replace view clean.{} as select {} from store.{} s join ledger.publication p on {}")
+    conn.execute(query.format(sql.Identifier(rollup.name), columns, sql.Identifier(found), sql.SQL(_CURRENT)))
 
 
 _CURRENT: LiteralString = "p.revision_id = s._revision_id and p.state = 'published' and p.superseded_at is null"

@@ -69,7 +69,7 @@ def build_pipeline(spec: PipelineSpec) -> dg.Definitions:
         return build_stream(resolve_stream(spec))
     pipeline = resolve(spec)
     jobs = [*_jobs(pipeline), *([planner_sheet(pipeline)] if spec.model else [])]
-    sensors = [landing_sensor(pipeline.names, jobs[0], pipeline.days), supplier_sensor(pipeline.names, spec)]
+    sensors = [landing_sensor(pipeline.names, jobs[0], pipeline.days, spec), supplier_sensor(pipeline.names, spec)]
     return dg.Definitions(
         assets=[
             daily_data(pipeline),

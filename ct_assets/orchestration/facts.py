@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ _LANDED = """
     from ledger.delivery where pipeline = %s and (day is not null or %s) order by business_day, delivery_id"""
 _CURRENT = """
     select p.day, p.revision_id, p.revision, d.name, p.sha256, p.contract_version, p.contract_digest, p.published_at, p.rows, p.diff,
-           d.verdict -> 'reasons'
+           d.verdict -> 'reasons', p.rollups
     from ledger.publication p join ledger.delivery d using (delivery_id)
     where p.dataset = %s and p.state = 'published' and p.superseded_at is null order by p.day, p.part"""
 _FEATURES = """
@@ -52,6 +52,7 @@ class Published:
     rows: dict[str, int]
     diff: dict[str, Any] | None
     reasons: dict[str, int] | None
+    rollups: dict[str, str]  # name -> digest of the SQL that rolled it up
 
 
 def _within(facts: Iterable[DayFact], days: Iterable[dt.date] | None) -> list[DayFact]:
@@ -126,11 +127,12 @@ def clean_facts(rows: Iterable[Published], days: Iterable[dt.date] | None = None
     return _within(facts(), days)
 
 
-def rollup_facts(rows: Iterable[Published], days: Iterable[dt.date] | None = None) -> list[DayFact]:
-    """A rollup is written in the transaction of its lines: same days, same versions."""
+def rollup_facts(rows: Sequence[Published], rollup: str, days: Iterable[dt.date] | None = None) -> list[DayFact]:
+    """A rollup is written in the transaction of its lines: same days; another version, too, when its SQL changed."""
     keep = ("revision", "file", "published at")
+    by = {row.day.isoformat(): row.rollups.get(rollup, "") for row in rows}
     return [
-        DayFact(fact.day, fact.version, {name: fact.metadata[name] for name in keep})
+        DayFact(fact.day, f"{fact.version}-{by[fact.day]}", {name: fact.metadata[name] for name in keep})
         for fact in clean_facts(rows, days)
     ]
 

@@ -114,10 +114,13 @@ class RunLoop:
         with self.installation.ledger() as conn:
             waiting = pending(conn, names.pipeline)
         self.refuse_days_outside(waiting)
-        days = {stages.business_day(d) for d in waiting} | self.untold_days()
+        behind = stages.rollups_behind(self.installation, self.pipeline.spec)
+        days = {stages.business_day(d) for d in waiting} | behind | self.untold_days()
         if not days:
             return True
         what = f"{len(waiting)} deliveries" if waiting else f"{len(days)} published days that Dagster was not told of"
+        if behind and not waiting:
+            what = f"{len(behind)} days whose rollups have other SQL now"
         self.say(f"{what}, {min(days)} to {max(days)}")
         passed = self.execute(names.data_job, days)
         self.settle(waiting)

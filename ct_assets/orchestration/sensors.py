@@ -19,6 +19,9 @@ from ct_assets.orchestration.partitions import coordinated, range_tags
 from ct_assets.orchestration.resources import RESOURCE, Installation
 
 if TYPE_CHECKING:
+    import datetime as dt
+
+    from ct_assets.adapters.datasets import Rollup
     from ct_assets.adapters.ledger import Delivery
     from ct_assets.platform.spec import PipelineSpec
 
@@ -46,8 +49,23 @@ def requests(names: Names, deliveries: "list[Delivery]", partitions: dg.Partitio
     return [dg.RunRequest(run_key(known), tags={**tags, **range_tags(days), **coordinated(days)})]
 
 
-def landing_sensor(names: Names, job: Any, partitions: dg.PartitionsDefinition) -> dg.SensorDefinition:
-    """Takes in complete files of the inbox and asks for one run over all that is pending."""
+def rollup_requests(
+    names: Names, days: "set[dt.date]", rollups: "Iterable[Rollup]", partitions: dg.PartitionsDefinition
+) -> list[dg.RunRequest]:
+    """One run over ``days``, whose rollups have other SQL now; the run key is that SQL's, so a failed one is not repeated."""
+    known = {day for day in days if partitions.has_partition_key(day.isoformat())}
+    if not known:
+        return []
+    sql = hashlib.sha256("".join(f"{r.name} {r.digest}" for r in rollups).encode()).hexdigest()
+    tags = {PIPELINE_TAG: names.pipeline, **range_tags(known), **coordinated(known)}
+    return [dg.RunRequest(f"rollups:{sql}", tags=tags)]
+
+
+def landing_sensor(
+    names: Names, job: Any, partitions: dg.PartitionsDefinition, spec: "PipelineSpec"
+) -> dg.SensorDefinition:
+    """Takes in complete files of the inbox and asks for one run over all that is pending; without any, over the days
+    whose rollups were made by other SQL than now."""
 
     @dg.sensor(
         name=f"{names.pipeline}_landing",
@@ -58,8 +76,15 @@ def landing_sensor(names: Names, job: Any, partitions: dg.PartitionsDefinition) 
         description="Complete files in the inbox, and deliveries that no run has brought through yet.",
     )
     def landing(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        waiting, pending = look(getattr(context.resources, RESOURCE), names.pipeline)
+        installation: Installation = getattr(context.resources, RESOURCE)
+        waiting, pending = look(installation, names.pipeline)
         asked = requests(names, pending, partitions)
+        if not asked and spec.rollups:
+            from ct_assets.adapters.datasets import published_dataset
+            from ct_assets.orchestration.stages import rollups_behind
+
+            rollups = published_dataset(spec, installation.settings).rollups
+            asked = rollup_requests(names, rollups_behind(installation, spec), rollups, partitions)
         if asked:
             return dg.SensorResult(run_requests=asked)
         return dg.SkipReason("; ".join(waiting) or "nothing new has been delivered")

@@ -59,13 +59,15 @@ def business_day(delivery: Delivery) -> dt.date:
 
 
 def bring_in(installation: Installation, spec: PipelineSpec, days: Iterable[dt.date], say: Progress) -> Outcome:
-    """Judge and publish every pending delivery of ``days``, one transaction each, in order of arrival."""
+    """Judge and publish every pending delivery of ``days``, one transaction each, in order of arrival; first the rollups
+    whose SQL changed, for every day."""
     from ct_assets.adapters import ledger
     from ct_assets.adapters.datasets import published_dataset
     from ct_assets.adapters.landing import pending
     from ct_assets.adapters.publish import publish_delivery
 
     wanted, outcome = set(days), Outcome()
+    build_rollups_again(installation, spec, say)
     plan_id = f"{spec.name}/publish"
     with installation.ledger() as conn:
         todo = [d for d in pending(conn, spec.name) if business_day(d) in wanted]
@@ -115,7 +117,26 @@ def data_facts(
         names.clean: facts.clean_facts(rows, wanted),
         names.quarantine: facts.quarantine_facts(rows, wanted),
     }
-    return found | dict.fromkeys(names.rollup_keys, facts.rollup_facts(rows, wanted))
+    return found | {key: facts.rollup_facts(rows, key.path[-1], wanted) for key in names.rollup_keys}
+
+
+def rollups_behind(installation: Installation, spec: PipelineSpec) -> set[dt.date]:
+    """Published days whose rollups were made by other SQL than now: what an edited or added rollup leaves behind."""
+    from ct_assets.adapters import rollups
+    from ct_assets.adapters.datasets import published_dataset
+
+    with installation.ledger() as conn:
+        behind = rollups.days_behind(conn, published_dataset(spec, installation.settings))
+    return {day for days in behind.values() for day in days}
+
+
+def build_rollups_again(installation: Installation, spec: PipelineSpec, say: Progress) -> None:
+    """Build the rollups whose SQL changed, of every revision at once; a second run finds nothing to do."""
+    from ct_assets.adapters import rollups
+    from ct_assets.adapters.datasets import published_dataset
+
+    with installation.ledger() as conn:
+        rollups.build_again(conn, published_dataset(spec, installation.settings), say)
 
 
 def quarantine_plot(installation: Installation, names: Names) -> dict[str, Any]:

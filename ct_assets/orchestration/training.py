@@ -31,14 +31,16 @@ SANITY = ("refit_sane", "reload_equal", "artefact_bytes", "predict_seconds")
 
 
 def inputs_version(installation: Installation, pipeline: Pipeline) -> str:
-    """Digest of the revisions a training of now would read."""
+    """Digest of the revisions a training of now would read, and of the SQL that rolled them up."""
     from ct_assets.orchestration import facts
 
     with installation.ledger() as conn:
         rows = facts.published(conn, pipeline.names.lines)
     if not rows:
         return NOTHING
-    return hashlib.sha256(",".join(str(row.revision_id) for row in rows).encode()).hexdigest()[:16]
+    return hashlib.sha256(
+        ",".join(f"{row.revision_id} {sorted(row.rollups.items())}" for row in rows).encode()
+    ).hexdigest()[:16]
 
 
 def due(installation: Installation, instance: dg.DagsterInstance, pipeline: Pipeline) -> list[dg.AssetKey]:

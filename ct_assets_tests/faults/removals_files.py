@@ -100,7 +100,7 @@ REMOVALS: tuple[Removal, ...] = (
     # -- F26 to F28: what values may do to others
     gone("F26", "adapters/quarantine.py", """return f"'{cell}" if""", "return cell if", "cells that a spreadsheet would run"),
     gone("F26", "ingest/columns.py", TRIM, 'for transform in (*self._early, "trim"):', "values are stored as delivered"),
-    gone("F27", "adapters/revision.py", "statement = _filled(rollup, attempt)", "attempt.conn.execute(_filled(rollup, attempt))\n        continue", "a rollup runs as a sub-select"),
+    gone("F27", "adapters/rollups.py", "statement = _filled(rollup, attempt.revision_id, attempt.day)", "attempt.conn.execute(_filled(rollup, attempt.revision_id, attempt.day))\n        continue", "a rollup runs as a sub-select"),
     gone("F27", "adapters/datasets.py", "if not _IDENTIFIER.fullmatch(name):", "if False:", "a table's name is an identifier"),
     gone("F27", "adapters/tables.py", 'sql.Identifier(column.name), sql.SQL(cast("LiteralString", column.postgres_type))', 'sql.SQL(cast("LiteralString", column.name)), sql.SQL(cast("LiteralString", column.postgres_type))', "a column's name is quoted", raises="SyntaxError"),
     gone("F27", "contracts/reading.py", "raise self.at(\n                line,\n                f\"cannot use", "return parse(\"a = '1'\", kinds)\n            raise self.at(\n                line,\n                f\"cannot use", "expressions outside of the grammar"),

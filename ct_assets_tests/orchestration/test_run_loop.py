@@ -144,6 +144,27 @@ def test_a_correction_rebuilds_the_days_of_its_look_back_and_tells_no_other(pass
     assert "changed against the previous revision" in newest.metadata
 
 
+def test_a_changed_rollup_is_built_for_the_old_days_and_everything_after_it_once(
+    passes: Passes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    passes.deliver(write_day(tmp_path, FRIDAY), write_day(tmp_path, SUNDAY))
+    passes.run()
+    (rollup,) = passes.pipeline.spec.rollups
+    changed = tmp_path / rollup.name
+    changed.write_text(rollup.read_text().replace("count(distinct invoice_no)", "10 * count(distinct invoice_no)"))
+    assert changed.read_text() != rollup.read_text()
+    passes.follow(dataclasses.replace(passes.pipeline.spec, rollups=(changed,)))
+    report = passes.run()
+    assert report.ok
+    assert report.features_rebuilt == {"product_daily": 2}
+    assert passes.told(DAILY) == iso(FRIDAY, SUNDAY) * 2
+    assert passes.told(CLEAN) == iso(FRIDAY, SUNDAY), "the lines are what they were"
+    with passes.installation.ledger() as conn:
+        orders = conn.execute("select day, sum(orders)::int from clean.daily_product_sales group by 1 order by 1")
+        assert orders.fetchall() == [(FRIDAY, 300), (SUNDAY, 300)]
+    assert passes.run().nothing_new
+
+
 def test_a_table_changed_behind_the_ledger_blocks_and_stops_what_follows(passes: Passes, tmp_path: Path):
     passes.deliver(write_day(tmp_path, FRIDAY))
     passes.run()

@@ -49,6 +49,22 @@ def test_a_backlog_is_one_run_over_its_range_not_a_stampede(passes: Passes, tmp_
     assert tick(passes, "sales_landing") == []
 
 
+def test_a_changed_rollup_is_one_run_over_the_published_days(passes: Passes, tmp_path: Path):
+    passes.deliver(write_day(tmp_path, DAY), write_day(tmp_path, DAY + dt.timedelta(days=2)))
+    passes.run()
+    assert tick(passes, "sales_landing") == []
+    (rollup,) = passes.pipeline.spec.rollups
+    changed = tmp_path / rollup.name
+    changed.write_text(f"{rollup.read_text()}\n-- other SQL")
+    passes.follow(dataclasses.replace(passes.pipeline.spec, rollups=(changed,)))
+    (request,) = tick(passes, "sales_landing")
+    assert tick(passes, "sales_landing")[0].run_key == request.run_key, "asked for once"
+    assert request.tags["ct/days"] == "2011-01-07..2011-01-09"
+    job = passes.defs.resolve_job_def("sales_data")
+    assert job.execute_in_process(instance=passes.instance, tags=dict(request.tags)).success
+    assert tick(passes, "sales_landing") == []
+
+
 def test_only_complete_files_of_the_inbox_are_taken(passes: Passes, tmp_path: Path):
     inbox = passes.settings.landing / "sales" / "inbox"
     clock = FixedClock(dt.datetime(2011, 1, 8, 12, tzinfo=dt.UTC))
