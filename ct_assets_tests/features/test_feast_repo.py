@@ -154,7 +154,7 @@ def test_the_command_line_applies_the_one_specification(pg_url: str, tmp_path: P
         "answer = [store.project, view.entities, [[f.name, str(f.dtype), f.description] for f in view.features], view.batch_source.timestamp_field]",
     )  # fmt: skip
     expected = [[f.name, f.dtype.capitalize(), f.description] for f in PRODUCT_DAILY.features]
-    assert answer == ["sales", [PRODUCT_DAILY.entity], expected, "event_timestamp"]
+    assert answer == ["ct_assets", [PRODUCT_DAILY.entity], expected, "event_timestamp"]
     assert {schema for schema, _ in tables_of(pg_url) - before} == {"feast_registry", "feast_online"}
 
 

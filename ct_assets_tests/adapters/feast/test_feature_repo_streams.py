@@ -92,6 +92,8 @@ def test_materialize_changes_nothing_and_serve_answers_what_decays(
         assert found["spend_5m"][0] == {1: 5.05, 2: 24.95}[first]
         assert found["purchases_5m"][1:] == [0, 0]
         assert found["clicks_1h"] == [1, 1, 0]
+        service = {"feature_service": "purchase_propensity", "entities": {"user_id": [7, 42]}}
+        assert values(asked(f"{url}/get-online-features", service, log))["clicks_1h"] == [1, 1]
         deadline = time.monotonic() + 60
         while first != 1 and time.monotonic() < deadline:
             time.sleep(0.5)
@@ -117,10 +119,12 @@ def test_the_ui_shows_the_live_view(env: dict[str, str], tmp_path: Path) -> None
     ):
         try:
             assert b"<html" in page(f"http://127.0.0.1:{port}/", log)
-            listed = page(f"http://127.0.0.1:{port}/api/v1/feature_views?project=sales", log)
+            listed = page(f"http://127.0.0.1:{port}/api/v1/feature_views?project=ct_assets", log)
+            services = page(f"http://127.0.0.1:{port}/api/v1/feature_services?project=ct_assets", log)
         finally:
             os.killpg(process.pid, signal.SIGKILL)
     assert b"user_activity" in listed
+    assert all(name in services for name in (b"purchase_propensity", b"demand_7d", b"ct_definition_hash"))
 
 
 def page(url: str, log: Path) -> bytes:
