@@ -9,12 +9,12 @@ from typing import Any
 
 import dagster as dg
 
+from ct_assets.components.model_asset import model_asset
 from ct_assets.orchestration.automation import after_its_input, on_schedule_after_changes
 from ct_assets.orchestration.events import echo
-from ct_assets.orchestration.freshness import policy
 from ct_assets.orchestration.names import PIPELINE_TAG
 from ct_assets.orchestration.partitions import ONE_RUN
-from ct_assets.orchestration.resources import RESOURCE
+from ct_assets.orchestration.resources import RESOURCE, Installation
 from ct_assets.orchestration.stream_hours import DEAD, FRESH
 from ct_assets.orchestration.stream_pipeline import StreamPipeline, hours_of_run
 from ct_assets.orchestration.stream_sensor import stream_sensor
@@ -143,35 +143,12 @@ def _training_set(pipeline: StreamPipeline) -> dg.AssetsDefinition:
 
 
 def _model(pipeline: StreamPipeline) -> dg.AssetsDefinition:
-    names, spec = pipeline.names, pipeline.spec
-    assert spec.model is not None
-
-    @dg.asset(
-        key=names.model_key,
-        deps=[names.dataset],
-        check_specs=[dg.AssetCheckSpec(gate, asset=names.model_key, description=_GATE[gate]) for gate in GATES],
-        automation_condition=after_its_input(),
-        freshness_policy=policy(spec.freshness.model),
-        description="Every version that was trained, promoted or not. The champion is a pointer in the ledger: `ct model list`.",
-        metadata={"trainer": spec.model.trainer, "seed": spec.model.seed},
-        output_required=False,
-        required_resource_keys={RESOURCE},
-        **pipeline.common("scikitlearn", "mlflow"),
-    )
-    def model(context: dg.AssetExecutionContext) -> Iterator[Any]:
+    def train(installation: Installation) -> Iterator[Any]:
         from ct_assets.orchestration import stream_training
 
-        yield from stream_training.train_model(getattr(context.resources, RESOURCE), pipeline)
+        return stream_training.train_model(installation, pipeline)
 
-    return model
-
-
-_GATE = {
-    "promotion": "Refresh: not inferior to the champion; challenger: superior. Missing evidence: no.",
-    "baselines": "Better than the base rate, recency and a logistic regression on the same features.",
-    "calibration": "Forecast and share of purchases agree.",
-    "sanity": "The model that would be promoted loads, answers gaps, and stays near the evaluated one.",
-}
+    return model_asset(pipeline, GATES, train)
 
 
 def _checks(pipeline: StreamPipeline) -> dg.AssetChecksDefinition:

@@ -9,13 +9,12 @@ from typing import Any
 
 import dagster as dg
 
+from ct_assets.components.model_asset import model_asset
 from ct_assets.orchestration.automation import Cadence, after_its_input, when_inputs_settle
-from ct_assets.orchestration.freshness import policy
 from ct_assets.orchestration.pipeline import Pipeline
-from ct_assets.orchestration.resources import RESOURCE, published_days_of
+from ct_assets.orchestration.resources import RESOURCE, Installation, published_days_of
+from ct_assets.orchestration.training import GATES
 from ct_assets.platform.spec import EVERY
-
-GATES = ("promotion", "baselines", "sanity")
 
 
 def training_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition]:
@@ -48,35 +47,12 @@ def _training_set(pipeline: Pipeline) -> dg.AssetsDefinition:
 
 
 def _model(pipeline: Pipeline) -> dg.AssetsDefinition:
-    names, spec = pipeline.names, pipeline.spec
-    assert spec.model is not None
-    checks = [dg.AssetCheckSpec(gate, asset=names.model_key, description=_GATE[gate]) for gate in GATES]
-
-    @dg.asset(
-        key=names.model_key,
-        deps=[names.dataset],
-        check_specs=checks,
-        automation_condition=after_its_input(),
-        freshness_policy=policy(spec.freshness.model),
-        description="Every version that was trained, promoted or not. The champion is a pointer in the ledger: `ct model list`.",
-        metadata={"trainer": spec.model.trainer, "seed": spec.model.seed},
-        output_required=False,
-        required_resource_keys={RESOURCE},
-        **pipeline.common("scikitlearn", "mlflow"),
-    )
-    def model(context: dg.AssetExecutionContext) -> Iterator[Any]:
+    def train(installation: Installation) -> Iterator[Any]:
         from ct_assets.orchestration import training
 
-        yield from training.train_candidate(getattr(context.resources, RESOURCE), pipeline)
+        return training.train_candidate(installation, pipeline)
 
-    return model
-
-
-_GATE = {
-    "promotion": "Refresh: not inferior to the champion; challenger: superior. Missing evidence: no.",
-    "baselines": "Better than what a planner would use without a model.",
-    "sanity": "The model that would be promoted loads, predicts, and stays near the evaluated one.",
-}
+    return model_asset(pipeline, GATES, train)
 
 
 def _prediction(pipeline: Pipeline) -> dg.AssetsDefinition:

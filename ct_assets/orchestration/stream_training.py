@@ -12,16 +12,22 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from ct_assets.orchestration.gate_checks import GateChecks, mirror
 from ct_assets.orchestration.resources import Installation
 from ct_assets.orchestration.stream_hours import DAY_US, NoStream, live_table, now_us, text
 from ct_assets.orchestration.stream_pipeline import StreamPipeline
 
 if TYPE_CHECKING:
-    from ct_assets.adapters.propensity import PropensityJob, PropensitySet, PropensityTrained
+    from ct_assets.adapters.propensity import PropensityJob, PropensitySet
     from ct_assets.adapters.stream.consistency import Report
 
 DETERMINISM = "determinism"
-GATES = ("promotion", "baselines", "calibration", "sanity")
+GATES = {
+    "promotion": "Refresh: not inferior to the champion; challenger: superior. Missing evidence: no.",
+    "baselines": "Better than the base rate, recency and a logistic regression on the same features.",
+    "calibration": "Forecast and share of purchases agree.",
+    "sanity": "The model that would be promoted loads, answers gaps, and stays near the evaluated one.",
+}
 SAMPLED = 200  # entities read online for each verification
 _GROUPS = {"beats_": "baselines", "calibration": "calibration", "champion_": "promotion"}
 
@@ -116,7 +122,7 @@ def train_model(installation: Installation, pipeline: StreamPipeline) -> Iterato
         trained = retrain_propensity(*urls, open_storage(installation.settings), job, data)
     except TrainingFailed as reason:
         yield dg.AssetObservation(pipeline.names.model_key, metadata={"not made": str(reason)})
-        yield from _no_gates(pipeline, str(reason))
+        yield from _checks(pipeline).no_evidence(str(reason))
         return
     figures = {k: v for k, v in trained.summary().items() if isinstance(v, int | float | str)}
     yield dg.MaterializeResult(
@@ -124,8 +130,9 @@ def train_model(installation: Installation, pipeline: StreamPipeline) -> Iterato
         metadata={**figures, "clicks": data.clicks, "definition hash": data.table.definition.hash},
         data_version=dg.DataVersion(f"{pipeline.model} {trained.version}"),
     )
-    yield from _gates(pipeline, trained)
-    _mirror(installation, pipeline.model)
+    gates = trained.candidate.decision.gates
+    yield from _checks(pipeline).results(gates, trained.promoted, trained.reason)
+    mirror(installation, pipeline.model)
 
 
 def read_once(installation: Installation, pipeline: StreamPipeline) -> PropensitySet:
@@ -157,50 +164,12 @@ def job_of(installation: Installation, pipeline: StreamPipeline, data: Propensit
     return PropensityJob(run_id, pipeline.model, pipeline.definition.name, seed=spec.seed, code_version=code)
 
 
-def _mirror(installation: Installation, model: str) -> None:
-    """MLflow's alias follows the ledger; when it cannot, the ledger still leads and the next run tries again."""
-    from ct_assets.adapters import registry
-
-    with installation.ledger() as conn:
-        problem = registry.mirror(conn, installation.settings, model)
-    if problem:
-        dg.get_dagster_logger().warning(f"the model registry does not follow yet: {problem}")
-
-
 def _group(gate: str) -> str:
     return next((group for start, group in _GROUPS.items() if gate.startswith(start)), "sanity")
 
 
-def _gates(pipeline: StreamPipeline, trained: PropensityTrained) -> Iterator[dg.AssetCheckResult]:
-    from ct_assets.orchestration import pages
-
-    gates = trained.candidate.decision.gates
-    for group in GATES:
-        chosen = [gate for gate in gates if group in ("promotion", _group(gate.name))]
-        passed = trained.promoted if group == "promotion" else bool(chosen) and not any(g.refuses for g in chosen)
-        stopped = next((gate.reason for gate in chosen if gate.refuses), None)
-        yield dg.AssetCheckResult(
-            passed=passed,
-            check_name=group,
-            asset_key=pipeline.names.model_key,
-            severity=dg.AssetCheckSeverity.ERROR,
-            metadata={"gates": pages.table([
-                {"gate": g.name, "verdict": g.verdict, "figure": g.figure, "threshold": g.threshold, "reason": g.reason}
-                for g in chosen
-            ])},
-            description=stopped or trained.reason,
-        )  # fmt: skip
-
-
-def _no_gates(pipeline: StreamPipeline, reason: str) -> Iterator[dg.AssetCheckResult]:
-    for group in GATES:
-        yield dg.AssetCheckResult(
-            passed=False,
-            check_name=group,
-            asset_key=pipeline.names.model_key,
-            severity=dg.AssetCheckSeverity.WARN,
-            description=f"no evidence: {reason}",
-        )
+def _checks(pipeline: StreamPipeline) -> GateChecks:
+    return GateChecks(pipeline.names.model_key, GATES, _group)
 
 
 __all__ = ["DETERMINISM", "GATES", "NoStream", "build_training_set", "train_model", "verify_features"]

@@ -17,16 +17,22 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from ct_assets.orchestration import pages, stages
+from ct_assets.orchestration.gate_checks import GateChecks, mirror
 from ct_assets.orchestration.resources import Installation
 
 if TYPE_CHECKING:
-    from ct_assets.adapters.retraining import Trained, TrainingInputs, TrainingJob
+    from ct_assets.adapters.retraining import TrainingInputs, TrainingJob
     from ct_assets.orchestration.pipeline import Pipeline
 
 INPUTS_TAG = "ct/inputs"
 NOTHING = "nothing published"
 RELEASED = "forecast released by"  # key of Installation.kept: who takes the forecast although it is beyond its bounds
 IMPLAUSIBLE = "implausible_forecast"
+GATES = {
+    "promotion": "Refresh: not inferior to the champion; challenger: superior. Missing evidence: no.",
+    "baselines": "Better than what a planner would use without a model.",
+    "sanity": "The model that would be promoted loads, predicts, and stays near the evaluated one.",
+}
 SANITY = ("refit_sane", "reload_equal", "artefact_bytes", "predict_seconds")
 
 
@@ -148,7 +154,7 @@ def train_candidate(installation: Installation, pipeline: Pipeline) -> Iterator[
         trained = retraining.train_candidate(installation.ledger_url, storage, job, inputs)
     except TrainingFailed as reason:
         yield _nothing_made(pipeline.names.model_key, version, reason)
-        yield from _no_gates(pipeline, str(reason))
+        yield from gate_checks(pipeline).no_evidence(str(reason))
         return
     yield dg.MaterializeResult(
         asset_key=pipeline.names.model_key,
@@ -156,18 +162,9 @@ def train_candidate(installation: Installation, pipeline: Pipeline) -> Iterator[
         tags={INPUTS_TAG: version},
         data_version=dg.DataVersion(f"{pipeline.names.model} {trained.version}"),
     )
-    yield from _gates(pipeline, trained)
-    _mirror(installation, str(pipeline.names.model))
-
-
-def _mirror(installation: Installation, model: str) -> None:
-    """MLflow's alias follows the ledger; when it cannot, the ledger still leads and the next run tries again."""
-    from ct_assets.adapters import registry
-
-    with installation.ledger() as conn:
-        problem = registry.mirror(conn, installation.settings, model)
-    if problem:
-        dg.get_dagster_logger().warning(f"the model registry does not follow yet: {problem}")
+    gates = trained.candidate.decision.gates
+    yield from gate_checks(pipeline).results(gates, trained.promoted, trained.reason)
+    mirror(installation, str(pipeline.names.model))
 
 
 def gate_group(name: str) -> str:
@@ -175,35 +172,9 @@ def gate_group(name: str) -> str:
     return "sanity" if name in SANITY else "baselines" if name.startswith(("baselines_", "coverage")) else "promotion"
 
 
-def _gates(pipeline: Pipeline, trained: Trained) -> Iterator[dg.AssetCheckResult]:
-    gates = trained.candidate.decision.gates
-    for group in ("promotion", "baselines", "sanity"):
-        chosen = [gate for gate in gates if group == "promotion" or gate_group(gate.name) == group]
-        passed = trained.promoted if group == "promotion" else bool(chosen) and not any(gate.refuses for gate in chosen)
-        stopped = next((gate.reason for gate in chosen if gate.refuses), None)
-        rows = [
-            {"gate": g.name, "verdict": g.verdict, "figure": g.figure, "threshold": g.threshold, "reason": g.reason}
-            for g in chosen
-        ]
-        yield dg.AssetCheckResult(
-            passed=passed,
-            check_name=group,
-            asset_key=pipeline.names.model_key,
-            severity=dg.AssetCheckSeverity.ERROR,
-            metadata={"gates": pages.table(rows)} if rows else {},
-            description=stopped or trained.reason,
-        )
-
-
-def _no_gates(pipeline: Pipeline, reason: str) -> Iterator[dg.AssetCheckResult]:
-    for group in ("promotion", "baselines", "sanity"):
-        yield dg.AssetCheckResult(
-            passed=False,
-            check_name=group,
-            asset_key=pipeline.names.model_key,
-            severity=dg.AssetCheckSeverity.WARN,
-            description=f"no evidence: {reason}",
-        )
+def gate_checks(pipeline: Pipeline) -> GateChecks:
+    """The checks of the pipeline's model."""
+    return GateChecks(pipeline.names.model_key, GATES, gate_group)
 
 
 def publish_forecasts(installation: Installation, pipeline: Pipeline) -> Iterator[Any]:
