@@ -66,6 +66,18 @@ def close(conn: psycopg.Connection, dataset: str, day: dt.date | None) -> int:
     ).rowcount
 
 
+def settle(conn: psycopg.Connection, incident: Incident) -> bool:
+    """Close this one incident, because its cause is over; False when it was not open."""
+    return (
+        conn.execute(
+            "update ledger.incident set state = 'closed', closed_at = clock_timestamp()"
+            " where fingerprint = %s and state = 'open'",
+            (incident.fingerprint,),
+        ).rowcount
+        > 0
+    )
+
+
 def open_incidents(conn: psycopg.Connection, pipeline: str | None = None) -> list[dict[str, Any]]:
     """Open incidents, oldest first."""
     from psycopg.rows import dict_row

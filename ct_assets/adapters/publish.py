@@ -22,7 +22,7 @@ from ct_assets.adapters.ledger import Delivery, Publication
 from ct_assets.adapters.postgres.connect import connect, with_retry
 from ct_assets.adapters.postgres.migrate import prepared_url
 from ct_assets.adapters.revision import compare, record, shown, summarise_index, supersede
-from ct_assets.adapters.rollups import roll_up
+from ct_assets.adapters.rollups import build_again, roll_up
 from ct_assets.adapters.rows import copy_rows
 from ct_assets.adapters.storage import Storage, open_storage
 from ct_assets.errors import UsageError
@@ -67,6 +67,7 @@ def publish_delivery(
         # asked for each time: an embedded server that was killed is started again
         with connect(prepared_url(settings), autocommit=True) as conn:
             tables.ensure_tables(conn, dataset)
+            build_again(conn, dataset)  # rows go into a rollup's table by position: it must be made by the same SQL
             return _publish(Attempt(conn, dataset, delivery, act), storage, again)
 
     return with_retry(once)

@@ -103,6 +103,20 @@ def test_grants_stay_when_columns_come_and_a_reader_of_a_lost_column_is_named(
         conn.execute("drop role rollup_reader")
 
 
+def test_columns_in_another_order_never_swap_values(
+    settings: Settings, conn: psycopg.Connection, published: PublishedDataset, tmp_path: Path
+) -> None:
+    """Two columns of one type would change places without a word if rows went into the old table."""
+    both = "select :day as day, {} from store.sales_lines where _revision_id = :revision_id"
+    first = having(published, both.format("count(*) as lines, sum(quantity)::bigint as units"))
+    assert rollups.build_again(conn, first) == [FIRST, SECOND]
+    swapped = having(published, both.format("sum(quantity)::bigint as units, count(*) as lines"))
+    third = FIRST + dt.timedelta(days=2)
+    bring(settings, swapped, write_day(tmp_path, third, good=25))
+    found = conn.execute("select day, lines, units from clean.per_day order by day").fetchall()
+    assert found == [(FIRST, 33, 66), (SECOND, 20, 40), (third, 25, 50)]
+
+
 def test_sql_that_fails_changes_nothing(conn: psycopg.Connection, published: PublishedDataset) -> None:
     before = conn.execute("select revision_id, rollups from ledger.publication order by 1").fetchall()
     broken = having(

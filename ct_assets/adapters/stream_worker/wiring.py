@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ct_assets.adapters.postgres.connect import connect, url_for
+from ct_assets.adapters.stream_worker.alarm import ledger_alarm
 from ct_assets.adapters.stream_worker.metrics import Liveness, Metrics, MetricsServer
 from ct_assets.adapters.stream_worker.worker import Options, Wiring, Worker, own_name
 
@@ -61,6 +62,7 @@ def open_worker(
         metrics=metrics,
         say=say,
         beat=_beat(options.get("heartbeat_fd")),
+        alarm=ledger_alarm(settings, definitions[0], say),
         crash=crash_at(settings.crash_at),
     )
     rules = Rules(retention_days=settings.stream_retention_days)

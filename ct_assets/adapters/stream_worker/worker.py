@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from ct_assets.adapters.events.port import EventSource
     from ct_assets.adapters.stream.online import OnlineTable
+    from ct_assets.adapters.stream_worker.alarm import DeadLetterAlarm
     from ct_assets.streaming.definition import Acceptance
 
 LOOK_SECONDS = 1.0  # how often lag, watermarks and heartbeats are looked at
@@ -80,6 +81,7 @@ class Wiring:
     metrics: Metrics
     say: Callable[[str], None]
     beat: Callable[[], None] = lambda: None
+    alarm: DeadLetterAlarm | None = None
     clock: Clock = field(default_factory=SystemClock)
     crash: Crash = no_crash
 
@@ -152,6 +154,8 @@ class Worker:
             self.summary.duplicates += judged.duplicates
             self.summary.dead += judged.dead
             self._committer.submit(judged.batch)
+            if self._wiring.alarm is not None:
+                self._wiring.alarm.judged(len(messages), judged.batch.dead)
         if time.monotonic() - self._looked_at >= LOOK_SECONDS or (self._options.until_idle and not len(messages)):
             self._look()
 

@@ -1,0 +1,202 @@
+"""What a producer, a clock or a hung process can do to a worker: dead letters and one incident, never a stop or a loss.
+
+What goes here: faults F31, F33, F35, F50 on worker processes. What does not: kills and lost connections
+(``test_worker``), a registry that is away (``test_worker_avro``).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import signal
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ct_assets.adapters.events.log_sink import LogSink
+from ct_assets.adapters.postgres.connect import connect
+from ct_assets.adapters.stream.state import DeadLetterRow
+from ct_assets.adapters.stream_worker.alarm import LEAST, DeadLetterAlarm
+from ct_assets.adapters.stream_worker.metrics import Liveness, Metrics, MetricsServer
+from ct_assets.streaming.definition import load_definition
+from ct_assets_tests.adapters.events.fake_registry import Registry
+from ct_assets_tests.adapters.stream_worker.test_worker import assert_equals, ended, offsets, wait_until
+from ct_assets_tests.adapters.stream_worker.test_worker_avro import FIELDS, FIRST, as_avro, framed
+from ct_assets_tests.adapters.stream_worker.world import DEFINITION, World, fill, sample, truth_of
+
+SMALL: Any = {"users": 120, "hours": 2}
+WORSE = {**FIRST, "fields": [{"name": "user_id", "type": "string"} if f["name"] == "user_id" else f for f in FIELDS]}
+
+
+@pytest.fixture
+def world(pg_url: str, tmp_path: Path) -> Iterator[World]:
+    made = World(pg_url, tmp_path / "log", tmp_path / "home")
+    yield made
+    made.close()
+
+
+def incidents(world: World) -> list[tuple[str, str]]:
+    with connect(world.url) as conn:
+        return conn.execute("select rule, state from ledger.incident order by incident_id").fetchall()
+
+
+def send(world: World, payloads: list[bytes], append: int) -> None:
+    sink = LogSink(str(world.folder), 4)
+    sink.send(payloads, partition=0, append_time=append)
+    sink.close()
+
+
+@pytest.mark.fault("F31")
+def test_f31_poison_is_kept_with_coordinates_raises_one_alarm_and_stops_nothing(world: World) -> None:
+    arrivals = sample(**SMALL)
+    fill(world.folder, arrivals)
+    assert world.run("--until-idle").returncode == 0
+    assert incidents(world) == [], "the sample's dirt is no alarm"
+    with connect(world.url) as conn:
+        before = offsets(conn)
+        (first,) = conn.execute("select next_offset from stream.partition where partition = 0").fetchone() or (0,)
+    garbage = [b"\xff\x00 garbage %d" % i for i in range(LEAST)]
+    send(world, garbage, int(max(arrivals.append_time)) + 1)
+    done = world.run("--until-idle")
+    assert done.returncode == 0, done.stderr
+    assert f"{LEAST} of {LEAST} messages were set aside ({LEAST} poison)" in done.stderr
+    assert f"partition 0, offset {first}." in done.stderr
+    assert incidents(world) == [("dead_letter_rate", "open")]
+    digest = load_definition(DEFINITION).acceptance.contract_digest
+    with connect(world.url) as conn:
+        assert offsets(conn) == before + LEAST, "the worker went on"
+        kept = conn.execute(
+            'select "offset", raw, contract_digest from stream.dead_letter where partition = 0 and "offset" >= %s order by 1',
+            (first,),
+        ).fetchall()
+    assert kept == [(first + i, raw, digest) for i, raw in enumerate(garbage)]
+    last = int(max(arrivals.append_time))
+    now = (dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(microseconds=last)).isoformat()
+    event = {"user_id": 1, "event_time": now, "event_type": "click", "amount": None}
+    send(world, [json.dumps({**event, "event_id": f"good-{i}"}).encode() for i in range(LEAST)], last + 2)
+    recovered = world.run("--until-idle")
+    assert json.loads(recovered.stdout)["events"] == LEAST
+    assert incidents(world) == [("dead_letter_rate", "closed")]
+
+
+@pytest.mark.fault("F33")
+def test_f33_a_producer_with_another_schema_is_an_incident_and_its_messages_wait_aside(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refusing it in CI is the registry's compatibility mode; this is the producer that got past it."""
+    plain = sample(**SMALL)
+    arrivals, truth = as_avro(plain, len(plain)), truth_of(plain)
+    registry = Registry({1: FIRST, 3: WORSE})
+    monkeypatch.setenv("CT_SCHEMA_REGISTRY_URL", registry.url)
+    try:
+        fill(world.folder, arrivals)
+        assert world.run("--until-idle", "--format", "avro").returncode == 0
+        assert incidents(world) == []
+        record = {"event_time": 1_767_225_600_000_000, "event_type": "click", "amount": None, "user_id": "u-1"}
+        bad = [framed(3, WORSE, {**record, "event_id": f"bad-{i}"}) for i in range(LEAST)]
+        send(world, bad, int(max(arrivals.append_time)) + 1)
+        done = world.run("--until-idle", "--format", "avro")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["events"] == 0
+        assert incidents(world) == [("dead_letter_rate", "open")]
+        with connect(world.url) as conn:
+            errors = conn.execute("select distinct reason, error from stream.dead_letter where raw = any(%s)", (bad,))
+            ((reason, error),) = errors.fetchall()
+        assert (reason, "user_id" in error) == ("contract", True), error
+    finally:
+        registry.stop()
+    assert registry.asked == {1: 1, 3: 1}
+    with connect(world.url) as conn:
+        conn.execute("delete from stream.dead_letter where raw = any(%s)", (bad,))
+    assert_equals(world, truth)
+
+
+@pytest.mark.fault("F35")
+def test_f35_late_out_of_order_and_repeated_events_are_judged_as_specified(world: World) -> None:
+    arrivals = sample(hours=6)
+    truth = truth_of(arrivals)
+    fill(world.folder, arrivals)
+    done = json.loads(world.run("--until-idle", "--max-messages", "97").stdout)
+    assert done["late"] > 0, "late ones that correct a value"
+    assert done["dead"]["late"] > 0, "and some that are too late"
+    assert done["duplicates"] > 0
+    newest, backwards = dict.fromkeys(range(4), 0), 0
+    for partition, at in zip(arrivals.partition, arrivals.event_time, strict=True):
+        backwards += at < newest[int(partition)]
+        newest[int(partition)] = max(newest[int(partition)], int(at))
+    assert backwards > 0, "out of order within a partition"
+    assert_equals(world, truth)
+
+
+@pytest.mark.fault("F50")
+def test_f50_a_worker_that_hangs_with_messages_waiting_is_killed_and_started_again(world: World) -> None:
+    arrivals = sample(**SMALL)
+    truth = truth_of(arrivals)
+    fill(world.folder, arrivals, 0, 200)
+    parent = world.start("--supervise", "--stall-seconds", "4")
+    wait_until(world, lambda conn: offsets(conn) == 200)
+    (child,) = children(parent.pid)
+    os.kill(child, signal.SIGSTOP)  # it lives, and does nothing
+    fill(world.folder, arrivals, 200)
+    wait_until(world, lambda conn: offsets(conn) == len(arrivals))
+    code, said = ended(parent, signal.SIGTERM)
+    assert code == 0, said
+    assert "no sign of progress" in said
+    assert "ended with signal 9" in said
+    assert_equals(world, truth)
+
+
+@pytest.mark.fault("F50")
+def test_f50_liveness_fails_when_messages_wait_and_nothing_moves() -> None:
+    now = [100.0]
+    liveness = Liveness(stall_seconds=60, clock=lambda: now[0])
+    metrics = Metrics("shop", liveness)
+    server = MetricsServer(metrics, 0)
+    try:
+        metrics.lag({0: 0})
+        now[0] += 1_000
+        assert health(server.port) == 200, "nothing waits: nothing has to move"
+        metrics.lag({0: 0})
+        metrics.lag({0: 7})
+        now[0] += 60
+        assert health(server.port) == 200
+        now[0] += 1
+        assert health(server.port) == 503
+        liveness.moved()
+        assert health(server.port) == 200
+        text = urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=10).read().decode()
+        assert 'ct_stream_lag_messages{partition="0",stream="shop"} 7.0' in text
+    finally:
+        server.close()
+
+
+def test_the_alarm_speaks_of_shares_not_of_single_messages() -> None:
+    told: list[str] = []
+    over: list[bool] = []
+    alarm = DeadLetterAlarm(lambda message, _: told.append(message), lambda: over.append(True))
+    letter = DeadLetterRow(0, 5, "poison", "no JSON", "digest", b"x")
+    alarm.judged(20, [letter] * 20)
+    assert (told, over) == ([], []), "too few to say"
+    alarm.judged(LEAST * 4 - 20, [])
+    assert (told, over) == ([], [True]), "20 of 400 are 5 %; an earlier worker's alarm is over"
+    alarm.judged(LEAST, [letter] * 6)
+    assert len(told) == 1
+    assert "6 of 100 messages were set aside (6 poison)" in told[0]
+    alarm.judged(LEAST, [])
+    assert over == [True, True]
+
+
+def children(pid: int) -> list[int]:
+    return [int(line) for line in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def health(port: int) -> int:
+    try:
+        return urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=10).status
+    except urllib.error.HTTPError as error:
+        return error.code
