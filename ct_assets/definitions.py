@@ -13,9 +13,8 @@ from typing import Any
 
 import dagster as dg
 
+from ct_assets.components.retraining_pipeline import shared
 from ct_assets.orchestration.automation import team_sensors
-from ct_assets.orchestration.resources import RESOURCE, Installation
-from ct_assets.orchestration.sheets import SHEETS, sheet_writer
 
 # Dagster warns about its own use of a beta parameter whenever a component's asset checks are resolved.
 warnings.filterwarnings("ignore", message="Parameter `execution_type` of function", category=dg.BetaWarning)
@@ -25,9 +24,7 @@ ROOT = Path(__file__).parent.parent
 
 def build_defs(overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
     """All definitions; ``overrides`` replaces resources by name."""
-    resources = {RESOURCE: Installation(), SHEETS: sheet_writer, **(overrides or {})}
-    shared = dg.Definitions(resources=resources, executor=dg.in_process_executor)
-    loaded = dg.Definitions.merge(dg.load_from_defs_folder(path_within_project=ROOT), shared)
+    loaded = dg.Definitions.merge(dg.load_from_defs_folder(path_within_project=ROOT), shared(overrides))
     return dg.Definitions.merge(loaded, dg.Definitions(sensors=team_sensors(loaded.resolve_all_asset_specs())))
 
 

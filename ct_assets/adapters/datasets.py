@@ -105,16 +105,20 @@ def daily_spec(pipeline: str | None) -> PipelineSpec:
     return spec
 
 
-def load_specs() -> dict[str, PipelineSpec]:
-    """Every pipeline of this code location by name."""
+def load_specs(broken: list[UsageError] | None = None) -> dict[str, PipelineSpec]:
+    """Every pipeline of this code location by name; ``broken`` as in ``load_pipelines``."""
     from ct_assets.platform.spec import load_pipelines
 
-    return load_pipelines(Path(__file__).parent.parent / "defs")
+    return load_pipelines(Path(__file__).parent.parent / "defs", broken)
 
 
 def pipeline_spec(pipeline: str | None) -> PipelineSpec:
-    """The spec of the pipeline of that name, or of the only one with daily files; else :class:`UsageError` with the nearest name."""
-    specs = load_specs()
+    """The spec of the pipeline of that name, or of the only one with daily files; else :class:`UsageError` with the
+    nearest name. A mistake in another team's file is no reason to stop this one."""
+    broken: list[UsageError] = []
+    specs = load_specs(broken)
+    if broken and pipeline not in specs:
+        raise broken[0]  # it may be the one that was meant
     known = f"one of: {', '.join(sorted(specs)) or '(none is defined)'}"
     daily = [spec for spec in specs.values() if spec.source.mode == "daily"]
     if pipeline is None and len(daily) == 1:

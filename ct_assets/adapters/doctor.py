@@ -260,7 +260,7 @@ def _kafka(settings: Settings) -> Finding:
     from ct_assets.adapters.events import examination
     from ct_assets.streaming.definition import load_definition
 
-    streams = [spec.source.stream for spec in load_specs().values() if spec.source.stream is not None]
+    streams = [spec.source.stream for spec in load_specs([]).values() if spec.source.stream is not None]
     horizon = max((load_definition(path).acceptance.dedup_horizon_us for path in streams), default=0)
     return Finding("kafka", *examination.topic(settings, horizon))
 

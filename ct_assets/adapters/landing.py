@@ -127,6 +127,17 @@ def pending(conn: psycopg.Connection, pipeline: str) -> list[Delivery]:
     return ledger.deliveries(conn, pipeline, "pending")
 
 
+def tries(conn: psycopg.Connection, pipeline: str) -> dict[int, int]:
+    """Of each pending delivery that was tried before: how often it was decided (and taken again) or a run of it failed."""
+    rows = conn.execute(
+        """select d.delivery_id, d.fence + coalesce(sum(p.attempts), 0)::bigint from ledger.delivery d
+           left join ledger.run_plan p on p.plan_id = d.pipeline || '/publish' and p.partition like '%% #' || d.delivery_id
+           where d.pipeline = %s and d.state = 'pending' group by d.delivery_id, d.fence""",
+        (pipeline,),
+    ).fetchall()
+    return {delivery_id: count for delivery_id, count in rows if count}
+
+
 def rejected(conn: psycopg.Connection, pipeline: str) -> list[Delivery]:
     """Rejected deliveries that nothing newer has replaced, in order: what a mended contract may accept."""
     replaced = {

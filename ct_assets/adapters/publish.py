@@ -31,6 +31,7 @@ from ct_assets.settings import Settings
 if TYPE_CHECKING:
     import psycopg
 
+    from ct_assets.contracts.model import DatasetSchema
     from ct_assets.ingest.verdict import FileVerdict
 
 
@@ -135,16 +136,9 @@ def _reject(attempt: Attempt, verdict: FileVerdict) -> Decision:
     """Nothing of a rejected delivery stays but its verdict and an incident."""
     rejection = verdict.rejected
     assert rejection is not None
-    incident = incidents.Incident(
-        pipeline=attempt.dataset.pipeline,
-        dataset=attempt.dataset.name,
-        day=attempt.delivery.day,
-        rule=rejection.rule,
-        message=rejection.message,
-        contract=attempt.dataset.schema.contract_id or attempt.dataset.name,
-        delivery_id=attempt.delivery.delivery_id,
-        detail={"file": attempt.delivery.name, "line": rejection.line, "reasons": dict(verdict.reasons)},
-    )
+    dataset = attempt.dataset
+    incident = _incident(dataset.name, dataset.schema, attempt.delivery, (rejection.rule, rejection.message))
+    incident.detail.update(line=rejection.line, reasons=dict(verdict.reasons))
     conn = attempt.conn
     with conn.transaction():
         found = ledger.delivery(conn, attempt.delivery.delivery_id, lock=True)
@@ -154,6 +148,35 @@ def _reject(attempt: Attempt, verdict: FileVerdict) -> Decision:
             ledger.decide(conn, found.delivery_id, "rejected", attempt.dataset.schema.digest, shown(verdict))
         incident_id = incidents.report(conn, incident)
     return Decision(attempt.delivery, "rejected", True, shown(verdict), incident_id=incident_id)
+
+
+def reject_unread(
+    conn: psycopg.Connection, dataset: str, schema: DatasetSchema, delivery: Delivery, message: str
+) -> None:
+    """Reject a delivery for its day alone (rule ``day_out_of_range``); its bytes are kept and not read."""
+    from ct_assets.ingest.verdict import FileVerdict, Rejection
+
+    verdict = FileVerdict(delivery.name, delivery.sha256, rejected=Rejection("day_out_of_range", 0, message))
+    verdict.day = delivery.day
+    with conn.transaction():
+        found = ledger.delivery(conn, delivery.delivery_id, lock=True)
+        if found is not None and found.state == "pending":
+            ledger.decide(conn, delivery.delivery_id, "rejected", schema.digest, shown(verdict))
+            incidents.report(conn, _incident(dataset, schema, delivery, ("day_out_of_range", message)))
+
+
+def _incident(dataset: str, schema: DatasetSchema, delivery: Delivery, what: tuple[str, str]) -> incidents.Incident:
+    rule, message = what
+    return incidents.Incident(
+        pipeline=delivery.pipeline,
+        dataset=dataset,
+        day=delivery.day,
+        rule=rule,
+        message=message,
+        contract=schema.contract_id or dataset,
+        delivery_id=delivery.delivery_id,
+        detail={"file": delivery.name},
+    )
 
 
 def approve(settings: Settings, revision_id: int, by: str) -> Publication:

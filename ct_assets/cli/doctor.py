@@ -35,9 +35,10 @@ def _pipelines() -> Finding:
     """Whether the pipeline files load: here, because only the command line may build Dagster's definitions."""
     from ct_assets.adapters.doctor import OK, Finding
     from ct_assets.cli.main import explained
-    from ct_assets.definitions import build_defs
 
     try:
+        from ct_assets.definitions import build_defs  # importing it loads them
+
         assets = len(list(build_defs({}).resolve_asset_graph().get_all_asset_keys()))
     except Exception as error:
         known = explained(error)

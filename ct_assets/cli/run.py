@@ -72,8 +72,7 @@ def run_pipeline(
     from ct_assets.adapters.postgres.revival import revived
 
     spec = pipeline_spec(name)  # a wrong name is said before Dagster is imported
-    from ct_assets.components.retraining_pipeline import resolve
-    from ct_assets.definitions import build_defs
+    from ct_assets.components.retraining_pipeline import alone, resolve
     from ct_assets.orchestration.instance import open_instance
     from ct_assets.orchestration.resources import RESOURCE, Installation
     from ct_assets.orchestration.runs import RunLoop, RunReport
@@ -85,7 +84,7 @@ def run_pipeline(
     if release is not None:
         installation.kept[RELEASED] = release
     with one_at_a_time(settings, name), revived(settings.home, say) as revival, open_instance(settings) as instance:
-        shared = build_defs({RESOURCE: installation}), instance, say, report
+        shared = alone(spec, {RESOURCE: installation}), instance, say, report
         if spec.source.mode == "streaming":
             loop = StreamLoop(installation, resolve_stream(spec), *shared, stopping)
         else:

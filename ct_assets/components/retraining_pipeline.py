@@ -4,7 +4,7 @@ What goes here: the component, and which definitions a pipeline consists of. Wha
 (`ct_assets.platform.spec`), asset bodies (`data_assets.py`, `training_assets.py`), conditions (orchestration).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import dagster as dg
@@ -19,7 +19,9 @@ from ct_assets.contracts.odcs import load_contract
 from ct_assets.orchestration.checks import contract_checks
 from ct_assets.orchestration.names import PIPELINE_TAG, names_of
 from ct_assets.orchestration.pipeline import Pipeline
+from ct_assets.orchestration.resources import RESOURCE, Installation
 from ct_assets.orchestration.sensors import landing_sensor, supplier_sensor
+from ct_assets.orchestration.sheets import SHEETS, sheet_writer
 from ct_assets.orchestration.stream_pipeline import resolve_stream
 from ct_assets.platform.spec import FILE_NAME, PipelineSpec, parse_pipeline
 
@@ -69,7 +71,7 @@ def build_pipeline(spec: PipelineSpec) -> dg.Definitions:
         return build_stream(resolve_stream(spec))
     pipeline = resolve(spec)
     jobs = [*_jobs(pipeline), *([planner_sheet(pipeline)] if spec.model else [])]
-    sensors = [landing_sensor(pipeline.names, jobs[0], pipeline.days, spec), supplier_sensor(pipeline.names, spec)]
+    sensors = [landing_sensor(pipeline, jobs[0]), supplier_sensor(pipeline.names, spec)]
     return dg.Definitions(
         assets=[
             daily_data(pipeline),
@@ -80,6 +82,17 @@ def build_pipeline(spec: PipelineSpec) -> dg.Definitions:
         jobs=jobs,
         sensors=[sensor for sensor in sensors if sensor is not None],
     )
+
+
+def shared(overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
+    """What every pipeline uses; ``overrides`` replaces resources by name."""
+    resources = {RESOURCE: Installation(), SHEETS: sheet_writer, **(overrides or {})}
+    return dg.Definitions(resources=resources, executor=dg.in_process_executor)
+
+
+def alone(spec: PipelineSpec, overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
+    """One pipeline and what it uses: all that `ct run` needs, whatever is wrong with the files of other teams."""
+    return dg.Definitions.merge(build_pipeline(spec), shared(overrides))
 
 
 def _jobs(pipeline: Pipeline) -> Iterator[JobOfAssets]:

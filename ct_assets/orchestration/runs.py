@@ -113,30 +113,19 @@ class RunLoop:
         names = self.pipeline.names
         with self.installation.ledger() as conn:
             waiting = pending(conn, names.pipeline)
-        self.refuse_days_outside(waiting)
+            possible = stages.reject_days_outside(conn, self.pipeline, waiting)
         behind = stages.rollups_behind(self.installation, self.pipeline.spec)
-        days = {stages.business_day(d) for d in waiting} | behind | self.untold_days()
+        days = {stages.business_day(d) for d in possible} | behind | self.untold_days()
         if not days:
+            self.settle(waiting)
             return True
-        what = f"{len(waiting)} deliveries" if waiting else f"{len(days)} published days that Dagster was not told of"
-        if behind and not waiting:
+        what = f"{len(possible)} deliveries" if possible else f"{len(days)} published days that Dagster was not told of"
+        if behind and not possible:
             what = f"{len(behind)} days whose rollups have other SQL now"
         self.say(f"{what}, {min(days)} to {max(days)}")
         passed = self.execute(names.data_job, days)
         self.settle(waiting)
         return passed
-
-    def refuse_days_outside(self, waiting: Iterable[Delivery]) -> None:
-        """A day that no partition exists for would wait for ever: say so before anything runs."""
-        from ct_assets.orchestration.stages import business_day
-
-        outside = [d for d in waiting if not self.pipeline.days.has_partition_key(business_day(d).isoformat())]
-        if outside:
-            first = self.pipeline.spec.source.start
-            raise CtError(
-                f"{outside[0].name}: {business_day(outside[0])} is not a day of pipeline {self.pipeline.spec.name} ({first} to today)",
-                hint=f"move `source.start` in {self.pipeline.spec.file} back, or rename the file if its day is wrong",
-            )
 
     def untold_days(self) -> set[dt.date]:
         """Days whose ledger version Dagster has not been told (killed between commit and event)."""
@@ -148,6 +137,7 @@ class RunLoop:
             dt.date.fromisoformat(fact.day)
             for key, found in facts.items()
             for fact in untold(self.instance, key, found)
+            if self.pipeline.days.has_partition_key(fact.day)  # what was rejected for its day has none
         }
 
     def settle(self, waiting: Iterable[Delivery]) -> None:

@@ -3,13 +3,14 @@
 What goes here: sensors. What does not: completeness of files (`adapters.inbox`), conditions (`automation.py`).
 
 F40: the landing sensor has no cursor that could be lost. Each tick asks the ledger what is pending; the run key is the
-digest of those deliveries, so a tick repeated, a daemon restarted or two daemons ask for the same run once.
+digest of those deliveries and how often they were tried, so a tick repeated, a daemon restarted or two daemons ask for
+the same run once.
 """
 
 # No `from __future__ import annotations`: it breaks Dagster's `context` annotations.
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -23,30 +24,41 @@ if TYPE_CHECKING:
 
     from ct_assets.adapters.datasets import Rollup
     from ct_assets.adapters.ledger import Delivery
+    from ct_assets.orchestration.pipeline import Pipeline
     from ct_assets.platform.spec import PipelineSpec
 
 LANDING_SECONDS, SUPPLIER_SECONDS = 15, 3600
+AT_ONCE = 5  # tries of a delivery that follow one another; then one an hour
 
 
-def run_key(deliveries: "Iterable[Delivery]") -> str:
-    """One delivery: its digest (and day). Several: the digest of theirs, whatever their order."""
-    keys = sorted(f"{d.sha256}:{d.day or ''}" for d in deliveries)
+def run_key(deliveries: "Iterable[Delivery]", tries: Mapping[int, int], now: "dt.datetime") -> str:
+    """One delivery: its digest (and day). Several: the digest of theirs, whatever their order.
+
+    ``tries``: how often each was decided or failed before. One that was taken again, or whose run failed, is another
+    request: at once for the first ``AT_ONCE`` tries, then once an hour, and so is one that still waits after an hour
+    (its run was lost). Without this Dagster would skip it for ever as already requested.
+    """
+    keys = sorted(f"{d.sha256}:{d.day or ''}{_again(d, tries.get(d.delivery_id, 0), now)}" for d in deliveries)
     return keys[0] if len(keys) == 1 else hashlib.sha256("\n".join(keys).encode()).hexdigest()
 
 
-def requests(names: Names, deliveries: "list[Delivery]", partitions: dg.PartitionsDefinition) -> list[dg.RunRequest]:
-    """At most one run for everything pending, over the range of its days; days outside the partitions are left out."""
+def _again(delivery: "Delivery", tries: int, now: "dt.datetime") -> str:
+    hours = max(0, int((now - delivery.received_at).total_seconds() // 3600))
+    return f"#{min(tries, AT_ONCE)}.{hours}" if tries or hours else ""
+
+
+def requests(names: Names, deliveries: "list[Delivery]", key: "Callable[[list[Delivery]], str]") -> list[dg.RunRequest]:
+    """At most one run for everything pending, over the range of its days."""
     from ct_assets.orchestration.stages import business_day
 
-    known = [d for d in deliveries if partitions.has_partition_key(business_day(d).isoformat())]
-    if not known:
+    if not deliveries:
         return []
-    days = {business_day(d) for d in known}
+    days = {business_day(d) for d in deliveries}
     tags = {PIPELINE_TAG: names.pipeline}
     if len(days) == 1:
-        return [dg.RunRequest(run_key(known), partition_key=days.pop().isoformat(), tags=tags)]
+        return [dg.RunRequest(key(deliveries), partition_key=days.pop().isoformat(), tags=tags)]
     # both ranges: Dagster's, so that the UI shows which days; ours, so that only the days with news are told
-    return [dg.RunRequest(run_key(known), tags={**tags, **range_tags(days), **coordinated(days)})]
+    return [dg.RunRequest(key(deliveries), tags={**tags, **range_tags(days), **coordinated(days)})]
 
 
 def rollup_requests(
@@ -61,11 +73,10 @@ def rollup_requests(
     return [dg.RunRequest(f"rollups:{sql}", tags=tags)]
 
 
-def landing_sensor(
-    names: Names, job: Any, partitions: dg.PartitionsDefinition, spec: "PipelineSpec"
-) -> dg.SensorDefinition:
+def landing_sensor(pipeline: "Pipeline", job: Any) -> dg.SensorDefinition:
     """Takes in complete files of the inbox and asks for one run over all that is pending; without any, over the days
     whose rollups were made by other SQL than now."""
+    names, spec = pipeline.names, pipeline.spec
 
     @dg.sensor(
         name=f"{names.pipeline}_landing",
@@ -77,14 +88,13 @@ def landing_sensor(
     )
     def landing(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         installation: Installation = getattr(context.resources, RESOURCE)
-        waiting, pending = look(installation, names.pipeline)
-        asked = requests(names, pending, partitions)
+        waiting, asked = look(installation, pipeline)
         if not asked and spec.rollups:
             from ct_assets.adapters.datasets import published_dataset
             from ct_assets.orchestration.stages import rollups_behind
 
             rollups = published_dataset(spec, installation.settings).rollups
-            asked = rollup_requests(names, rollups_behind(installation, spec), rollups, partitions)
+            asked = rollup_requests(names, rollups_behind(installation, spec), rollups, pipeline.days)
         if asked:
             return dg.SensorResult(run_requests=asked)
         return dg.SkipReason("; ".join(waiting) or "nothing new has been delivered")
@@ -92,17 +102,19 @@ def landing_sensor(
     return landing
 
 
-def look(installation: Installation, pipeline: str) -> "tuple[list[str], list[Delivery]]":
-    """Take in what is complete; why other files wait, and every delivery that is pending."""
-    from ct_assets.adapters import inbox
-    from ct_assets.adapters.landing import pending
+def look(installation: Installation, pipeline: "Pipeline") -> tuple[list[str], list[dg.RunRequest]]:
+    """Take in what is complete; why other files wait, and the run that everything pending needs."""
+    from ct_assets.adapters import inbox, landing
+    from ct_assets.orchestration.stages import reject_days_outside
 
-    url = installation.ledger_url  # migrated before the first file is taken in
-    found = inbox.scan(installation.settings, pipeline, clock=installation.clock)
-    waiting = [f"{name}: {why}" for name, why in sorted({**found.waiting, **found.refused}.items())]
+    names, url = pipeline.names, installation.ledger_url  # migrated before the first file is taken in
     assert url
+    found = inbox.scan(installation.settings, names.pipeline, clock=installation.clock)
+    waiting = [f"{name}: {why}" for name, why in sorted({**found.waiting, **found.refused}.items())]
     with installation.ledger() as conn:
-        return waiting, pending(conn, pipeline)
+        pending = reject_days_outside(conn, pipeline, landing.pending(conn, names.pipeline))
+        tries = landing.tries(conn, names.pipeline)
+    return waiting, requests(names, pending, lambda chosen: run_key(chosen, tries, installation.clock.now()))
 
 
 def supplier_sensor(names: Names, spec: "PipelineSpec") -> dg.SensorDefinition | None:

@@ -19,6 +19,7 @@ from ct_assets.orchestration.resources import Installation
 
 if TYPE_CHECKING:
     import dagster as dg
+    import psycopg
 
     from ct_assets.adapters.feature_tables import FeatureSource
     from ct_assets.adapters.ledger import Delivery
@@ -56,6 +57,30 @@ class Outcome:
 def business_day(delivery: Delivery) -> dt.date:
     """The day a delivery counts for: the one its name says, else the day on which it arrived."""
     return delivery.day or delivery.received_at.astimezone(dt.UTC).date()
+
+
+def reject_days_outside(conn: psycopg.Connection, pipeline: Pipeline, waiting: Iterable[Delivery]) -> list[Delivery]:
+    """Reject what is for a day that has no partition (before `source.start`, or in the future): it alone, with an
+    incident; nothing could ever bring it through. Returns the others."""
+    from ct_assets.adapters.publish import reject_unread
+
+    left = []
+    for delivery in waiting:
+        day = business_day(delivery)
+        if pipeline.days.has_partition_key(day.isoformat()):
+            left.append(delivery)
+            continue
+        spec = pipeline.spec
+        reject_unread(
+            conn,
+            pipeline.names.lines,
+            pipeline.schema,
+            delivery,
+            f"{day} is no day of pipeline {spec.name}, which has {spec.source.start} to today: rename the file if its day"
+            f" is wrong; if it is right, mend `source.start` in {spec.file.name} (or wait for the day) and"
+            f" `ct deliver --pipeline {spec.name} --rejected --yes` takes it again",
+        )
+    return left
 
 
 def bring_in(installation: Installation, spec: PipelineSpec, days: Iterable[dt.date], say: Progress) -> Outcome:

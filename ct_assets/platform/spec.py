@@ -282,15 +282,23 @@ def _check_streaming(spec: PipelineSpec, got: Mapping[str, Value]) -> None:
         raise SpecError(got["model"], f"a stream is learnt from by {PROPENSITY}, not {spec.model.trainer}")
 
 
-def load_pipelines(root: Path) -> dict[str, PipelineSpec]:
-    """Every pipeline below ``root`` (the `defs` folder), by name. Raises :class:`UsageError` for two of one name."""
+def load_pipelines(root: Path, broken: list[UsageError] | None = None) -> dict[str, PipelineSpec]:
+    """Every pipeline below ``root`` (the `defs` folder), by name. Raises :class:`UsageError` for a file that cannot be
+    used and for two of one name; with a list ``broken`` these are put there and the others returned."""
     found: dict[str, PipelineSpec] = {}
     for file in sorted(root.rglob(FILE_NAME)):
-        spec = parse_pipeline(file)
-        if spec.name in found:
-            raise UsageError(
-                f"two pipelines are named {spec.name!r}: {found[spec.name].file} and {file}", hint="rename one of them"
-            )
+        try:
+            spec = parse_pipeline(file)
+            if spec.name in found:
+                raise UsageError(
+                    f"two pipelines are named {spec.name!r}: {found[spec.name].file} and {file}",
+                    hint="rename one of them",
+                )
+        except UsageError as error:
+            if broken is None:
+                raise
+            broken.append(error)
+            continue
         found[spec.name] = spec
     return found
 

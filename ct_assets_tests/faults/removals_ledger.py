@@ -76,7 +76,7 @@ REMOVALS: tuple[Removal, ...] = (
     gone("F39", PUBLISH, "with attempt.conn.transaction():", f"with {NO_TRANSACTION}:", "one transaction a delivery"),
     # -- F40 to F42: Dagster and the ledger
     gone("F40", SENSORS, "keys = sorted(", "keys = list(", "a run key does not depend on order"),
-    gone("F40", SENSORS, "range_tags(days), **coordinated(days)})]", "range_tags(days), **coordinated(days)}), dg.RunRequest(run_key(known[:1]))]", "at most one run for all that is pending"),
+    gone("F40", SENSORS, "range_tags(days), **coordinated(days)})]", "range_tags(days), **coordinated(days)}), dg.RunRequest(key(deliveries[:1]))]", "at most one run for all that is pending"),
     gone("F40", LANDING, 'return ledger.deliveries(conn, pipeline, "pending")', "return ledger.deliveries(conn, pipeline)", "what is decided is not pending"),
     gone("F40", SCHEMA, "create unique index delivery_identity", "create index delivery_identity", "a lost memory takes nothing twice"),
     gone("F41", LEDGER, "values (%s, %s, %s, %s) on conflict do nothing", "values (%s, %s, %s, %s) on conflict (plan_id, step, partition) do update set state = 'planned'", "a plan keeps what is done"),

@@ -99,8 +99,9 @@ def test_f40_the_run_key_does_not_depend_on_the_order_and_changes_with_the_set(p
     passes.deliver(*(write_day(tmp_path, day) for day in DAYS))
     with passes.installation.ledger() as conn:
         found = pending(conn, "sales")
-    assert run_key(found) == run_key(found[::-1])
-    assert run_key(found) != run_key(found[:2])
+    now = found[0].received_at
+    assert run_key(found, {}, now) == run_key(found[::-1], {}, now)
+    assert run_key(found, {}, now) != run_key(found[:2], {}, now)
 
 
 @pytest.mark.fault("F41")

@@ -13,12 +13,11 @@ import dagster as dg
 
 from ct_assets.adapters.datasets import pipeline_spec
 from ct_assets.adapters.landing import Delivered, deliver
-from ct_assets.components.retraining_pipeline import build_pipeline, resolve
+from ct_assets.components.retraining_pipeline import alone, resolve
 from ct_assets.definitions import build_defs
 from ct_assets.orchestration.pipeline import Pipeline
 from ct_assets.orchestration.resources import RESOURCE, Installation
 from ct_assets.orchestration.runs import RunLoop, RunReport
-from ct_assets.orchestration.sheets import SHEETS, sheet_writer
 from ct_assets.platform.spec import PipelineSpec
 from ct_assets.settings import Settings
 
@@ -51,11 +50,8 @@ class Passes:
 
     def follow(self, spec: PipelineSpec) -> None:
         """From now on the pipeline is this one: somebody edited its files."""
-        shared = dg.Definitions(
-            resources={RESOURCE: self.installation, SHEETS: sheet_writer}, executor=dg.in_process_executor
-        )
         self.pipeline = resolve(spec)
-        self.defs = dg.Definitions.merge(build_pipeline(spec), shared)
+        self.defs = alone(spec, {RESOURCE: self.installation})
 
     def deliver(self, *paths: Path) -> list[Delivered]:
         return deliver(self.settings, "sales", paths)

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from ct_assets.adapters import landing, ledger
-from ct_assets.errors import CtError
 from ct_assets.orchestration import stages
 from ct_assets.orchestration.checks import data_age
 from ct_assets_tests.adapters.sales_files import write_day
@@ -179,9 +178,19 @@ def test_a_table_changed_behind_the_ledger_blocks_and_stops_what_follows(passes:
     assert any("table_equals_ledger" in failure for failure in report.failures)
 
 
-def test_a_day_outside_of_the_partitions_is_refused_before_anything_runs(passes: Passes, tmp_path: Path):
-    passes.deliver(write_day(tmp_path, dt.date(1999, 1, 4)))
-    with pytest.raises(CtError, match="1999-01-04 is not a day of pipeline sales") as caught:
-        passes.run()
-    assert "source.start" in (caught.value.hint or "")
-    assert passes.instance.get_runs() == []
+def test_a_day_without_a_partition_is_rejected_alone_and_can_be_taken_again(passes: Passes, tmp_path: Path):
+    ancient, future = dt.date(1999, 1, 4), dt.date.today() + dt.timedelta(days=400)
+    passes.deliver(*(write_day(tmp_path, day) for day in (ancient, FRIDAY, future)))
+    report = passes.run()
+    assert report.decided == {"rejected": iso(ancient, future), "published": iso(FRIDAY)}
+    assert [row["rule"] for row in report.rejected] == ["day_out_of_range"] * 2
+    assert "1999-01-04 is no day of pipeline sales, which has 2009-12-01 to today" in report.rejected[0]["message"]
+    assert passes.run().nothing_new, "they block nothing, and are not tried for ever"
+    spec = passes.pipeline.spec
+    passes.follow(dataclasses.replace(spec, source=dataclasses.replace(spec.source, start=ancient)))
+    with passes.installation.ledger() as conn:
+        assert landing.take_again(conn, [d for d in landing.rejected(conn, "sales") if d.day == ancient]) == 1
+    assert passes.run().decided == {"published": iso(ancient)}
+    with passes.installation.ledger() as conn:
+        left = conn.execute("select day from ledger.incident where rule = 'day_out_of_range' and state = 'open'")
+        assert left.fetchall() == [(future,)]

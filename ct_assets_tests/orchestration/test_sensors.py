@@ -7,6 +7,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from ct_assets.adapters import landing
 from ct_assets.adapters.clock import FixedClock
 from ct_assets.orchestration.resources import RESOURCE, Installation
 from ct_assets_tests.adapters.sales_files import write_day
@@ -47,6 +48,42 @@ def test_a_backlog_is_one_run_over_its_range_not_a_stampede(passes: Passes, tmp_
     assert result.success
     assert passes.told(CLEAN) == [day.isoformat() for day in days]
     assert tick(passes, "sales_landing") == []
+
+
+def test_a_delivery_that_is_taken_again_or_failed_is_another_request(passes: Passes, tmp_path: Path):
+    """Dagster skips a run key for ever once it was used: the same key again would leave the delivery pending."""
+    path = write_day(tmp_path, DAY)
+    path.write_text(path.read_text().replace("Quantity", "Qty", 1))
+    passes.deliver(path)
+    (first,) = tick(passes, "sales_landing")
+    assert passes.run().rejected
+    with passes.installation.ledger() as conn:
+        landing.take_again(conn, landing.rejected(conn, "sales"))
+    (again,) = tick(passes, "sales_landing")
+    assert again.run_key != first.run_key
+    assert tick(passes, "sales_landing")[0].run_key == again.run_key, "asked for once"
+    with passes.installation.ledger() as conn:
+        plan = "update ledger.run_plan set attempts = %s, state = 'failed' where partition like '%% #1'"
+        keys = []
+        for attempts in (2, 3, 20, 21):
+            conn.execute(plan, (attempts,))
+            conn.commit()
+            keys.append(tick(passes, "sales_landing")[0].run_key)
+    assert keys[0] != keys[1], "a run that failed is asked for again"
+    assert keys[2] == keys[3], "but not for ever at every tick"
+    later = FixedClock(passes.installation.clock.now() + dt.timedelta(hours=2))
+    (lost,) = tick(passes, "sales_landing", Installation(passes.settings, later))
+    assert lost.run_key not in keys, "once an hour, also when the run was lost"
+
+
+def test_a_day_without_a_partition_does_not_hold_the_others(passes: Passes, tmp_path: Path):
+    passes.deliver(write_day(tmp_path, dt.date(1999, 1, 4)), write_day(tmp_path, DAY))
+    (request,) = tick(passes, "sales_landing")
+    assert request.partition_key == DAY.isoformat()
+    with passes.installation.ledger() as conn:
+        assert conn.execute("select day, rule from ledger.incident").fetchall() == [
+            (dt.date(1999, 1, 4), "day_out_of_range")
+        ]
 
 
 def test_a_changed_rollup_is_one_run_over_the_published_days(passes: Passes, tmp_path: Path):

@@ -45,6 +45,18 @@ def write(folder: Path, text: str) -> Path:
     return file
 
 
+def test_a_mistake_of_one_team_leaves_the_others(tmp_path: Path) -> None:
+    write(tmp_path, MINIMAL)
+    other = tmp_path / "cafe" / "bad"
+    other.mkdir(parents=True)
+    (other / "defs.yaml").write_text(MINIMAL.replace("start: 2024-01-01", "mode: dayly"))
+    broken: list[UsageError] = []
+    assert list(load_pipelines(tmp_path, broken)) == ["orders"]
+    assert [type(error) for error in broken] == [SpecError]
+    with pytest.raises(SpecError):
+        load_pipelines(tmp_path)
+
+
 def test_a_pipeline_of_contract_and_owner_is_complete(tmp_path: Path):
     spec = parse_pipeline(write(tmp_path, MINIMAL))
     assert (spec.name, spec.domain, spec.tier) == ("orders", "orders", 2)
