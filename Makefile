@@ -55,6 +55,7 @@ lock: ## renew requirements/*.txt (see requirements/README.md)
 	@scripts/lock.sh
 
 clean: ## remove .venv and caches; data in .ct stays (make clean STATE=1 removes it too)
+	@if [ "$(STATE)" = 1 ] && [ -x $(BIN)/ct ]; then for home in .ct .ct/*; do if [ -e $$home/postgres.lock ]; then CT_HOME=$$home $(BIN)/ct stop; fi; done; fi
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist build
 	find . -name __pycache__ -type d -not -path './.ct/*' -prune -exec rm -rf {} +
 	@if [ "$(STATE)" = 1 ]; then echo "removing .ct"; rm -rf .ct; elif [ -d .ct ]; then echo "kept .ct: $$(du -sh .ct | cut -f1) of data; remove it with: make clean STATE=1"; fi

@@ -165,6 +165,12 @@ def _daily_columns(entity: str) -> list[CopyColumn]:
     return [_ID, CopyColumn(identifier(entity), "text", True), CopyColumn("day", "date", True), *_VALUES]
 
 
+def column_types(entity: str) -> dict[str, str]:
+    """The PostgreSQL type of each column that is not text."""
+    found = {c.name: c.postgres_type for c in _daily_columns(entity)}
+    return found | {"model_version": "integer", "as_of": "date", "created_at": "timestamptz"}
+
+
 def _total_columns(entity: str) -> list[CopyColumn]:
     return [_ID, CopyColumn(identifier(entity), "text", True), CopyColumn("open_days", "integer", True), *_VALUES]
 

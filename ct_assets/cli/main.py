@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "score": ("ct_assets.cli.serve", "score", "Score a file of entities once, as `ct serve` does."),
     "demo": ("ct_assets.cli.demo", "demo", "Run the whole way once on sample data and check its own claims."),
     "ui": ("ct_assets.cli.ui", "ui", "Start the Dagster UI and daemon on this installation."),
+    "env": ("ct_assets.cli.ui", "env", "Print what the dagster commands need in their environment."),
     "url": ("ct_assets.cli.database", "url", "Print the PostgreSQL URL and leave the server running."),
     "psql": ("ct_assets.cli.database", "psql", "Open psql on this installation's database."),
     "db": ("ct_assets.cli.database", "db", "Migrate and inspect the database schema."),

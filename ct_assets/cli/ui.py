@@ -1,4 +1,4 @@
-"""`ct ui`: the Dagster UI and daemon on this installation's database.
+"""`ct ui`: the Dagster UI and daemon on this installation's database; `ct env`: the same for Dagster's own commands.
 
 What goes here: starting them, and stopping every process they started. What does not: what they load (`workspace.yaml`).
 """
@@ -36,6 +36,24 @@ def ui(port: int, host: str) -> None:
     environment = {**os.environ, **dagster_environment(settings)}
     say(f"Dagster UI: http://{host}:{port}  (Ctrl-C stops it)")
     raise click.exceptions.Exit(run_until_stopped(command(host, port), environment))
+
+
+@click.command()
+def env() -> None:
+    """Print the variables with which Dagster's own commands work on this installation: ``eval "$(ct env)"``.
+
+    Without them `dagster asset materialize` keeps its runs in a temporary folder. Starts the embedded server if needed.
+    """
+    import shlex
+
+    from ct_assets.adapters.postgres.migrate import prepared_url
+    from ct_assets.orchestration.instance import dagster_environment
+    from ct_assets.settings import load
+
+    settings = load()
+    prepared_url(settings)
+    for name, value in dagster_environment(settings).items():
+        click.echo(f"export {name}={shlex.quote(value)}")
 
 
 def command(host: str, port: int) -> list[str]:

@@ -65,6 +65,8 @@ def table(rows: list[dict[str, Any]]) -> dg.TableMetadataValue:
     return dg.MetadataValue.table(records, schema=dg.TableSchema([dg.TableColumn(name) for name in names]))
 
 
-def columns(described: Mapping[str, str]) -> dg.TableSchema:
-    """Column names with what they mean."""
-    return dg.TableSchema([dg.TableColumn(name, description=text) for name, text in described.items()])
+def columns(described: Mapping[str, str], types: Mapping[str, str]) -> dg.TableSchema:
+    """Column names with their PostgreSQL types and what they mean."""
+    return dg.TableSchema(
+        [dg.TableColumn(name, types.get(name, "text"), description=text) for name, text in described.items()]
+    )

@@ -208,7 +208,7 @@ def publish_forecasts(installation: Installation, pipeline: Pipeline) -> Iterato
             "as of": found["as_of"].isoformat(),
             "model version": found["model_version"],
             "dagster/table_name": f"prediction.{pipeline.names.model}",
-            "dagster/column_schema": pages.columns(forecasts.COLUMNS),
+            "dagster/column_schema": pages.columns(forecasts.COLUMNS, forecasts.column_types("stock_code")),
         },
         tags={INPUTS_TAG: version},
         data_version=dg.DataVersion(f"{found['as_of']} v{found['model_version']}"),
