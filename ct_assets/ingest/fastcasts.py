@@ -45,6 +45,12 @@ class Fields:
         words = np.ndarray((len(self.text) - 7,), "<u8", buffer=self.text, strides=(1,))
         return words[self.starts + offset] if offset else words[self.starts]
 
+    def stretches(self, words: int) -> Words:
+        """So many words from each start on, (rows, words): gathering 8 or 24 unaligned bytes takes the same time."""
+        width = 8 * words
+        found = np.ndarray((len(self.text) - width + 1,), f"V{width}", buffer=self.text, strides=(1,))[self.starts]
+        return found.view("<u8").reshape(-1, words)
+
 
 def integers(fields: Fields) -> tuple[Ints, Flags]:
     """Integers of up to eight digits with an optional minus, no leading zero. Values and where they are sure."""
@@ -120,9 +126,9 @@ def timestamps(fields: Fields) -> tuple[Ints, Flags]:
     sure = (fields.ends - fields.starts) == 19
     if not sure.all():
         fields = Fields(fields.text, np.where(sure, fields.starts, 0), fields.ends)
-    last = fields.words(8)
-    days, sure = _days(fields.words(), last, sure & ((last & np.uint64(0xFF0000)) == ord(" ") << 16))
-    clock = fields.words(11)
+    first, last, rest = (np.ascontiguousarray(word) for word in fields.stretches(3).T)
+    days, sure = _days(first, last, sure & ((last & np.uint64(0xFF0000)) == ord(" ") << 16))
+    clock = last >> np.uint64(24) | rest << np.uint64(40)  # from the eleventh byte on
     sure &= ((clock & _TIME_MASK) == _TIME_MARKS) & _all_digits(clock, _TIME_DIGITS)
     pairs = _pairs(clock)
     hour, minute, second = _pair(pairs, 0), _pair(pairs, 3), _pair(pairs, 6)

@@ -117,6 +117,35 @@ def test_slices_of_a_larger_frame(conn: psycopg.Connection) -> None:
     assert _round_trip(conn, part, columns) == part.rows()
 
 
+def test_a_list_that_is_absent_is_null(conn: psycopg.Connection) -> None:
+    frame = pl.DataFrame({"words": [["a", "b"], None, [], ["a", "b"]]})
+    assert _round_trip(conn, frame, [CopyColumn("words", "text[]")]) == [(["a", "b"],), (None,), ([],), (["a", "b"],)]
+
+
+def test_chunks_of_one_copy_with_and_without_absent_values(conn: psycopg.Connection) -> None:
+    """Values that may be absent stand in another piece of the row in a chunk where none is: the order must be the same."""
+    columns = copy_order(
+        [
+            CopyColumn("text", "text"),
+            CopyColumn("flag", "boolean"),
+            CopyColumn("big", "bigint", True),
+            CopyColumn("at", "date"),
+        ]
+    )
+    assert [c.name for c in columns] == ["big", "flag", "at", "text"]
+    schema = {"text": pl.String, "flag": pl.Boolean, "big": pl.Int64, "at": pl.Date}
+    day = dt.date(2011, 3, 1)
+    chunks = [[("a", True, 1, day)], [("b", None, 2, day), (None, True, 3, day)], [("c", False, 4, None)]]
+    conn.execute("drop table if exists t")
+    conn.execute("create table t (text text, flag boolean, big bigint, at date)")
+    with conn.cursor().copy("copy t (big, flag, at, text) from stdin (format binary)") as out:
+        out.write(SIGNATURE)
+        for rows in chunks:
+            out.write(encode(pl.DataFrame(rows, schema=schema, orient="row"), columns))
+        out.write(TRAILER)
+    assert conn.execute("select * from t order by big").fetchall() == [row for rows in chunks for row in rows]
+
+
 def test_no_rows_are_no_bytes() -> None:
     frame = pl.DataFrame({"big": []}, schema={"big": pl.Int64})
     assert bytes(encode(frame, [CopyColumn("big", "bigint", True)])) == b""

@@ -135,6 +135,7 @@ def test_reasons_of_many_rules_are_those_of_few(kinds: list[int]) -> None:
     many = judge(body, DatasetSchema("t", columns, rules=(*silent, *real)))
     assert few.reasons == many.reasons
     assert len(few.reasons) == sum(k in (1, 2, 3, 4) for k in kinds)
+    assert judge(body, DatasetSchema("t", columns, rules=real), chunk_bytes=8).reasons == few.reasons, "block by block"
 
 
 def test_quarantined_rows_do_not_keep_their_block_in_memory() -> None:

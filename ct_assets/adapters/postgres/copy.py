@@ -63,9 +63,9 @@ _FIXED = {*_INTEGERS, "numeric", "boolean", "date", "double precision", "real"} 
 
 
 def copy_order(columns: Sequence[CopyColumn]) -> list[CopyColumn]:
-    """The order in which a COPY must name ``columns``: those of one width in every row come first."""
-    fixed = [column for column in columns if column.required and column.kind in _FIXED]
-    return fixed + [column for column in columns if column not in fixed]
+    """The order in which a COPY must name ``columns``: those of one width in every row come first, then those of one
+    width or NULL (where a chunk has no NULL they are written with the first)."""
+    return sorted(columns, key=lambda column: (column.kind not in _FIXED, not column.required))
 
 
 def encode(frame: pl.DataFrame, columns: Sequence[CopyColumn]) -> memoryview:
@@ -82,7 +82,7 @@ def encode(frame: pl.DataFrame, columns: Sequence[CopyColumn]) -> memoryview:
         series = frame[column.name]
         if column.required and series.null_count():
             raise ValueError(f"column {column.name!r} is required but {series.null_count()} values are absent")
-        if column.required and column.kind in _FIXED:
+        if head and column.kind in _FIXED and not series.null_count():
             values = _fixed(series, column)
             head += [np.full(rows, values.dtype.itemsize, ">i4"), values]
             continue
@@ -195,11 +195,17 @@ def _divided(values: np.ndarray, by: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _lists(series: pl.Series) -> pl.Series:
     """``text[]`` values; few distinct lists occur (combinations of rules), so each is encoded once and repeated."""
-    keys = series.list.join("\x1f")
-    distinct = keys.unique(maintain_order=True)
-    encoded = pl.Series([_text_array(key.split("\x1f") if key else []) for key in distinct], dtype=pl.Binary)
-    frame = keys.to_frame("key").join(pl.DataFrame({"key": distinct, "bytes": encoded}), on="key", how="left")
-    return frame["bytes"]
+    encoded: dict[tuple[str, ...], bytes] = {}
+    values: list[bytes | None] = []
+    for texts in series.to_list():
+        if texts is None:
+            values.append(None)
+            continue
+        key = tuple(texts)
+        if key not in encoded:
+            encoded[key] = _text_array(texts)
+        values.append(encoded[key])
+    return pl.Series(series.name, values, dtype=pl.Binary)
 
 
 def _text_array(texts: list[str]) -> bytes:
