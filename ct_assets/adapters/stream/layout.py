@@ -1,7 +1,7 @@
 """How an online table holds the events of one definition, so that any window can be finished at any moment.
 
 What goes here: which filters, columns and summaries a definition needs, and their types. What does not: SQL (``online``,
-``online_read``), folding events into rows (``online_rows``). Pure.
+``online_query``), folding events into rows (``online_rows``). Pure.
 
 A row holds up to 511 events of one (entity, partition, tile) that at least one aggregate's filter keeps: arrays of their
 times, which filters keep them (a bit mask), and the columns that aggregates read; beside them, per filter and column,

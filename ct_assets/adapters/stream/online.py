@@ -1,7 +1,7 @@
 """Online tables: one physical table and one SQL function a definition version; bulk writes; garbage.
 
 What goes here: their DDL, the upsert, removing rows that no window can reach. What does not: the rows' form (``layout``,
-``online_rows``), the query of the function (``online_read``), which version answers (``versions``).
+``online_rows``), the query of the function (``online_query``), which version answers (``versions``).
 
 For people in SQL: ``select * from online.user_activity(array[42, 43], now())`` gives one row an entity in that order.
 """
@@ -16,16 +16,17 @@ from typing import TYPE_CHECKING
 
 from ct_assets.adapters.postgres.copy import SIGNATURE, TRAILER
 from ct_assets.adapters.stream.layout import ROW_EVENTS, Layout, document
-from ct_assets.adapters.stream.online_read import (
+from ct_assets.adapters.stream.online_query import (
     EXTRAS,
     PUBLIC_EXTRAS,
-    OnlineValues,
     entity_type,
     function_body,
+    many_query,
+    one_query,
     public_body,
-    read,
     returned,
 )
+from ct_assets.adapters.stream.online_read import OnlineValues, read
 from ct_assets.adapters.stream.online_rows import SEQUENCE_BITS, Rows, fold, table_columns
 from ct_assets.errors import UsageError
 
@@ -71,6 +72,12 @@ class OnlineTable:
     def function(self) -> str:
         """The qualified name of this version's function of (entities, microseconds)."""
         return f'online."{self.name}"'
+
+    @cached_property
+    def reads(self) -> tuple[bytes, bytes]:
+        """The queries of :func:`read`: of one entity, of many."""
+        place = (self.layout, self.quoted, self.stream_id)
+        return one_query(*place), many_query(*place)
 
     @cached_property
     def upsert(self) -> str:

@@ -89,7 +89,7 @@ def registered_table(conn: psycopg.Connection, definition_id: int) -> OnlineTabl
 
 def drop(conn: psycopg.Connection, table: OnlineTable) -> None:
     """Remove a version with its table and function, inside the open transaction; its events stay."""
-    from ct_assets.adapters.stream.online_read import entity_type
+    from ct_assets.adapters.stream.online_query import entity_type
 
     conn.execute(f"drop function if exists {table.function} ({entity_type(table.layout)}[], bigint)".encode())
     conn.execute(f"drop table if exists {table.quoted}".encode())

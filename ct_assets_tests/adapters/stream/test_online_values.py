@@ -27,10 +27,18 @@ def ready(conn: psycopg.Connection, definition, topic: str = "visits") -> tuple[
 
 
 def assert_values(conn, table, events, entities, moments) -> None:
+    """Three ways to the same: the query of many, the query of one, the function that people call."""
+    names = [a.name for a in table.definition.aggregates]
     for at in moments:
-        read = online.read(conn, table, entities, at)
-        for entity, values in zip(entities, read.values, strict=True):
-            assert worlds.shown(values) == worlds.expected(table.definition, events, entity, at), (entity, at - START)
+        many = online.read(conn, table, [*entities, *entities], at).values[: len(entities)]
+        function = conn.execute(
+            f"select {', '.join(names)} from {table.function}(%s, %s) order by _place".encode(), (entities, at)
+        ).fetchall()
+        for entity, values, row in zip(entities, many, function, strict=True):
+            expected = worlds.expected(table.definition, events, entity, at)
+            assert worlds.shown(values) == expected, (entity, at - START)
+            assert worlds.shown(dict(zip(names, row, strict=True))) == expected, (entity, at - START)
+            assert worlds.shown(online.read(conn, table, [entity], at).values[0]) == expected, (entity, at - START)
 
 
 @pytest.mark.parametrize("aggregates", [SUMMARISED, UNPACKED], ids=["summarised", "unpacked"])
@@ -156,6 +164,46 @@ def test_watermark_staleness_version_and_policy(conn, tmp_path: Path) -> None:
     assert read.staleness_us is not None
     assert read.staleness_us < 60 * S
     assert (read.is_stale, read.values[0]["n"]) == (False, 0)
+
+
+@pytest.mark.parametrize("more", ["", "freshness: 60s\n", "freshness: 60s\non_stale: 'null'\n"])
+def test_progress_of_a_read_is_that_of_the_function(conn, tmp_path: Path, more: str) -> None:
+    """Partitions in every state: the rule stands in Python for reads, in SQL for the function."""
+    writer, table = ready(conn, worlds.definition(tmp_path, more=more))
+    writer.commit(worlds.accepted([Given(1, M)]))
+    rng = random.Random(4)
+    seen = set()
+    for _ in range(60):
+        conn.execute("delete from stream.partition where stream_id = %s", (table.stream_id,))
+        for partition in range(rng.randrange(4)):
+            top, append = (rng.choice([None, START + rng.randrange(3) * 20 * S]) for _ in range(2))
+            updated = START + rng.randrange(3) * 30 * S + 7
+            conn.execute(
+                """insert into stream.partition (stream_id, partition, next_offset, replays, top, last_append, caught_up, updated_at)
+                   values (%s, %s, %s, %s, %s, %s, %s, timestamptz 'epoch' + %s * interval '1 microsecond')""",
+                (
+                    table.stream_id,
+                    partition,
+                    rng.randrange(9),
+                    rng.randrange(3),
+                    top,
+                    append,
+                    rng.random() < 0.5,
+                    updated,
+                ),
+            )
+        at = START + rng.choice([0, 20 * S, 40 * S, 70 * S, 90 * S + 7, 2 * M])
+        row = conn.execute(
+            f"select _watermark_us, _staleness_us, _is_stale, _version, n from {table.function}(array[1], %s)".encode(),
+            (at,),
+        ).fetchone()
+        assert row is not None
+        for asked in ([1], [1, 2]):
+            read = online.read(conn, table, asked, at)
+            version = {str(p): list(v) for p, v in read.version.items()}
+            assert (read.watermark_us, read.staleness_us, read.is_stale, version, read.values[0]["n"]) == row
+        seen.add((row[0] is None, row[1] is None, row[2], row[4]))
+    assert len(seen) > 3
 
 
 def test_a_ttl_shorter_than_a_window_is_refused(conn, tmp_path: Path) -> None:
