@@ -12,6 +12,8 @@ import polars as pl
 
 from ct_assets.streaming.ranges import I64
 
+_NEAR = 1 << 24  # integers no further apart are codes as they are
+
 
 @dataclass(frozen=True)
 class Keys:
@@ -31,6 +33,10 @@ class Keys:
         ranks = np.unique(time)
         return cls(0, (len(ranks) + 2).bit_length(), ranks)
 
+    def own(self, code: I64, time: I64) -> I64:
+        """The keys of the times that these keys are over."""
+        return self.of(code, time) if self.ranks is not None else (code << np.int64(self.bits)) | (time - self.base)
+
     def of(self, code: I64, time: I64) -> I64:
         """The key whose place among sorted keys is that of the first event of the entity at or after ``time``."""
         if self.ranks is not None:
@@ -40,10 +46,22 @@ class Keys:
         return (code << np.int64(self.bits)) | place
 
 
+def codes_of(events: pl.Series, labels: pl.Series) -> tuple[I64, I64]:
+    """Codes of both, equal where the values are: see :func:`codes`."""
+    if events.dtype == labels.dtype == pl.Int64 and not events.null_count() and not labels.null_count():
+        each = [v.to_numpy() for v in (events, labels)]
+        bounds = [int(pick(v)) for v in each if len(v) for pick in (np.min, np.max)]
+        low = min(bounds, default=0)
+        if max(bounds, default=0) - low < _NEAR:
+            return each[0] - low, each[1] - low
+    found = codes(pl.concat([events.rename("e"), labels.cast(events.dtype).rename("e")]))
+    return found[: len(events)], found[len(events) :]
+
+
 def codes(values: pl.Series) -> I64:
     """Small integers that are equal where the values are; null has the code 0."""
     if values.dtype == pl.Int64 and not values.null_count() and len(values):
         low, high = int(values.min()), int(values.max())  # pyright: ignore[reportArgumentType]
-        if high - low < 1 << 24:
+        if high - low < _NEAR:
             return values.to_numpy() - low
     return values.rank("dense").fill_null(0).cast(pl.Int64).to_numpy()

@@ -111,6 +111,10 @@ def _running_max(values: I64, code: I64) -> I64:
         return out
     begins = np.concatenate([[True], code[1:] != code[:-1]])
     run = np.cumsum(begins) - 1
+    low, span = int(values.min()), int(values.max()) - int(values.min()) + 1
+    if int(run[-1] + 1) * span < 2**62:
+        shift = run * np.int64(span)
+        return np.maximum.accumulate(values - low + shift) - shift + low
     ordered, rank = np.unique(values, return_inverse=True)
     if int(run[-1] + 1) * (len(ordered) + 1) < 2**62:
         shift = run * np.int64(len(ordered) + 1)

@@ -190,9 +190,13 @@ def _sum(name: str, column: Measured, ranges: Ranges, kind: pl.DataType) -> pl.S
     limit = 10**38 if isinstance(kind, pl.Decimal) else 2**63
     if sums.dtype == object and any(abs(int(s)) >= limit for s in sums):
         raise OverflowError(f"{name}: an exact sum does not fit {kind}")
+    return _wholes(name, sums, kind)
+
+
+def _wholes(name: str, values: npt.NDArray[Any], kind: pl.DataType) -> pl.Series:
     if isinstance(kind, pl.Decimal):
-        return _decimals(name, sums, kind)
-    return pl.Series(name, sums.astype(np.int64), kind)
+        return _decimals(name, values, kind)
+    return pl.Series(name, values.astype(np.int64), kind)
 
 
 def _decimals(name: str, unscaled: npt.NDArray[Any], kind: pl.Decimal) -> pl.Series:
@@ -264,6 +268,9 @@ def _picked(aggregate: Aggregate, column: Measured, ranges: Ranges, kind: pl.Dat
     empty = hi <= lo
     if not len(column.series):
         return pl.Series(aggregate.name, [None] * len(lo), kind)
+    if aggregate.function in ("min", "max") and column.whole is not None and column.whole.dtype == np.int64:
+        found = extremes(column.whole, lo, hi, larger=aggregate.function == "max")
+        return _with_nulls(_wholes(aggregate.name, found, kind), empty)
     if aggregate.function in ("first", "last"):
         where = lo if aggregate.function == "first" else hi - 1
     else:

@@ -3,7 +3,7 @@
 What goes here: which accepted events lie in which window, and the aggregates over them. What does not: folds over
 ranges (``ranges.py``), acceptance, storage. Batch, backfill, training and ``ct stream compute`` all use this.
 
-Events are sorted once per filter by a packed (entity, time) key; each window is two binary searches. ``[tail, at)``
+Events are sorted once (``order.py``); each window is two binary searches, shared by all filters. ``[tail, at)``
 holds the events of a window; ``sawtooth`` rounds the tail DOWN to a multiple of the hop, so its width is between W and
 W + hop. At multiples of the hop both modes are ``[at - W, at)``, which is also what Flink's HOP and Spark's window()
 report for the window that ends there.
@@ -12,7 +12,6 @@ report for the window that ends there.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -21,55 +20,13 @@ import numpy.typing as npt
 import polars as pl
 
 from ct_assets.streaming.definition import Aggregate, Definition
-from ct_assets.streaming.keys import Keys, codes
-from ct_assets.streaming.known import Cut, Timeline
-from ct_assets.streaming.measures import All, Measured, result, result_dtype
+from ct_assets.streaming.keys import codes_of
+from ct_assets.streaming.known import Cut
+from ct_assets.streaming.measures import All, result, result_dtype
+from ct_assets.streaming.order import KNOWN, ORDER, Mask, Ordered, Side, rows_by
 from ct_assets.streaming.ranges import I64, expanded
 
-ORDER = ("_partition", "_offset")
-
-
-class _Side:
-    """Events of one filter. Sorted by (entity, time) keys at once; rows follow only where an aggregate reads them."""
-
-    def __init__(self, frame: pl.DataFrame, largest_code: int) -> None:
-        self._frame = frame
-        self._time, self._code = frame["_time"].to_numpy(), frame["_code"].to_numpy()
-        self.keys = Keys.over(largest_code, self._time)
-        self.largest_code = largest_code
-        self._packed = self.keys.of(self._code, self._time)
-        self._measured: dict[str, Measured] = {}
-
-    @cached_property
-    def packed(self) -> I64:
-        """The keys in order."""
-        return np.sort(self._packed)  # eight times as fast as argsort, and all that a count needs
-
-    @cached_property
-    def _order(self) -> I64:
-        """Rows by (entity, time, partition, offset); few times are equal, so only those are looked at twice."""
-        order = np.argsort(self._packed, kind="stable")
-        ordered = self._packed[order]
-        tied = np.flatnonzero(ordered[1:] == ordered[:-1])
-        if not len(tied) or ORDER[0] not in self._frame.columns:
-            return order
-        among = np.unique(np.concatenate([tied, tied + 1]))
-        rows = order[among]
-        partition, offset = (self._frame[name].to_numpy()[rows] for name in ORDER)
-        order[among] = rows[np.lexsort((offset, partition, self._packed[rows]))]
-        return order
-
-    @cached_property
-    def timeline(self) -> Timeline:
-        """When each event became known, in order."""
-        since = self._frame["_known_at"].to_numpy()[self._order]
-        return Timeline.of(since, self._code[self._order], self.largest_code)
-
-    def measured(self, column: str) -> Measured:
-        """One column in order."""
-        if column not in self._measured:
-            self._measured[column] = Measured(self._frame[column].gather(self._order))
-        return self._measured[column]
+_MOST = 0.8  # filters that keep less of the events than this have the others dropped before the sort
 
 
 def evaluate(
@@ -89,19 +46,19 @@ def evaluate(
     known = None if as_known_at is None else np.asarray(as_known_at, np.int64)
     events, code, label_code = _coded(definition, events, entities, moments)
     largest = max(int(code.max(initial=0)), int(label_code.max(initial=0)))
-    order = np.argsort(Keys.over(largest, moments).of(label_code, moments))  # searches in order spare cache misses
-    labels = _Labels(label_code[order], moments[order], None if known is None else known[order])
-    sides: dict[Any, _Side] = {}
+    order = rows_by(label_code, largest)  # searches entity by entity spare cache misses
+    events, code, wanted, masks = _chosen(definition, events, code)
+    time = events[definition.acceptance.event_time].to_physical().to_numpy()
+    ordered = Ordered.of(events, code, time, largest)
+    labels = _Labels(ordered, label_code[order], moments[order], None if known is None else known[order])
+    sides = {which: Side(ordered, mask) for which, mask in masks.items()}
     cuts: dict[Any, Cut | All] = {}
     columns = []
-    for aggregate in definition.aggregates:
-        side_key = (aggregate.where, _needs_value(aggregate, events))
-        if side_key not in sides:
-            sides[side_key] = _Side(_filtered(definition, events, code, (aggregate, side_key[1])), largest)
-        window = (side_key, aggregate.window_us, aggregate.hop_us)
+    for aggregate, which in zip(definition.aggregates, wanted, strict=True):
+        window = (which, aggregate.window_us, aggregate.hop_us)
         if window not in cuts:
-            cuts[window] = labels.ranges(sides[side_key], aggregate)
-        columns.append(_measure(definition, aggregate, sides[side_key], cuts[window]))
+            cuts[window] = labels.ranges(sides[which], aggregate)
+        columns.append(_measure(definition, aggregate, sides[which], cuts[window]))
     back = np.empty(len(order), np.int64)
     back[order] = np.arange(len(order))
     return pl.DataFrame(columns)[back]
@@ -114,65 +71,105 @@ def _coded(
     time = definition.acceptance.event_time
     if not len(moments):
         return events.clear(), np.empty(0, np.int64), np.empty(0, np.int64)
-    asked = entities.unique().drop_nulls()
     low, high = int(moments.min()) - definition.max_window_us, int(moments.max())
-    stamp = pl.col(time).to_physical()
+    stamp, entity = pl.col(time).to_physical(), events[definition.entity]
     in_reach = (stamp >= low) & (stamp < high)
-    if asked.len() < 4_096 or asked.len() * 4 < events.height:
-        in_reach = in_reach & pl.col(definition.entity).is_in(asked.implode())
-    events = events.filter(in_reach)
-    both = pl.concat(
-        [events[definition.entity].rename("e"), entities.cast(events.schema[definition.entity]).rename("e")]
-    )
-    found = codes(both)
-    return events, found[: events.height], found[events.height :]
+    if not entity.dtype.is_integer():  # ranking text is slow: first without what is not asked for
+        in_reach = in_reach & pl.col(definition.entity).is_in(entities.unique().drop_nulls().implode())
+    events = _only(events, events.select(in_reach).to_series().to_numpy())
+    code, label_code = codes_of(events[definition.entity], entities)
+    asked = np.zeros(max(int(code.max(initial=0)), int(label_code.max())) + 1, np.bool_)
+    asked[label_code] = True
+    wanted = asked[code]
+    return _only(events, wanted), code if wanted.all() else code[wanted], label_code
 
 
-def _needs_value(aggregate: Aggregate, events: pl.DataFrame) -> str | None:
-    """The column whose nulls must be left out; None when there are none to leave out."""
+def _only(events: pl.DataFrame, kept: Mask) -> pl.DataFrame:
+    return events if kept.all() else events.filter(pl.Series(kept))
+
+
+Which = tuple[tuple[tuple[str, tuple[Any, ...]], ...], str | None]  # a filter, and the column that must not be null
+
+
+def _which(aggregate: Aggregate, events: pl.DataFrame) -> Which:
+    """The events an aggregate is over."""
     column = aggregate.column
-    return column if column is not None and events[column].null_count() else None
+    return aggregate.where, column if column is not None and events[column].null_count() else None
 
 
-def _filtered(
-    definition: Definition, events: pl.DataFrame, code: I64, wanted: tuple[Aggregate, str | None]
-) -> pl.DataFrame:
-    """The events of one filter that have the value, with their entity codes and times."""
-    aggregate, value = wanted
-    keep = [_one_of(pl.col(column), allowed) for column, allowed in aggregate.where]
+def _chosen(
+    definition: Definition, events: pl.DataFrame, code: I64
+) -> tuple[pl.DataFrame, I64, list[Which], dict[Which, Mask | None]]:
+    """The events that some aggregate is over, their codes, and which of them are whose (None: all)."""
+    read = [c for c in (definition.acceptance.event_time, *definition.columns, KNOWN, *ORDER) if c in events.columns]
+    events = events.select(list(dict.fromkeys(read)))
+    wanted = [_which(a, events) for a in definition.aggregates]
+    masks = {which: None if which == ((), None) else _mask(events, which) for which in dict.fromkeys(wanted)}
+    given = [mask for mask in masks.values() if mask is not None]
+    if len(given) < len(masks):
+        return events, code, wanted, masks
+    kept = np.logical_or.reduce(given)
+    if kept.sum() > _MOST * len(kept):
+        return events, code, wanted, masks
+    fewer: dict[Which, Mask | None] = {which: mask[kept] for which, mask in masks.items() if mask is not None}
+    return events.filter(pl.Series(kept)), code[kept], wanted, fewer
+
+
+def _mask(events: pl.DataFrame, which: Which) -> Mask:
+    where, value = which
+    keep = [_one_of(pl.col(column), allowed) for column, allowed in where]
     if value is not None:
         keep.append(pl.col(value).is_not_null())
-    read = [c for c in (*definition.columns, "_known_at", *ORDER) if c in events.columns]
-    time = pl.col(definition.acceptance.event_time).to_physical().alias("_time")
-    frame = events.select(*read, pl.Series("_code", code), time)
-    return frame.filter(keep) if keep else frame
+    return events.select(pl.all_horizontal(keep).fill_null(False)).to_series().to_numpy()
 
 
 def _one_of(column: pl.Expr, allowed: tuple[Any, ...]) -> pl.Expr:
     return column == allowed[0] if len(allowed) == 1 else column.is_in(list(allowed))
 
 
-@dataclass(frozen=True)
 class _Labels:
-    """The (entity, moment) pairs that are asked for."""
+    """The (entity, moment) pairs that are asked for, in order, and their places among the events."""
 
-    code: I64
-    at: I64
-    known: I64 | None
+    def __init__(self, events: Ordered, code: I64, at: I64, known: I64 | None) -> None:
+        self._events, self._code, self._at, self._known = events, code, at, known
+        self._first: dict[tuple[int, int | None], I64] = {}
 
-    def ranges(self, side: _Side, aggregate: Aggregate) -> Cut | All:
+    def _place(self, moment: I64) -> I64:
+        return np.searchsorted(self._events.packed, self._events.keys.of(self._code, moment))
+
+    def _tail(self, aggregate: Aggregate) -> I64:
+        """The place of the first event of each label's window."""
+        window = (aggregate.window_us, aggregate.hop_us)
+        if window not in self._first:
+            tail = self._at - aggregate.window_us
+            if aggregate.hop_us is not None:
+                tail = tail // aggregate.hop_us * aggregate.hop_us
+            self._first[window] = self._place(tail)
+        return self._first[window]
+
+    @cached_property
+    def _is_end_known(self) -> bool:
+        """Whether leaving out the end of a range leaves out all that was not known."""
+        return self._known is None or self._events.is_told_in_order
+
+    @cached_property
+    def _end(self) -> I64:
+        """The place after the last event of each label's windows, and after the last known one where that is an end."""
+        if self._known is None or not self._is_end_known:
+            return self._place(self._at)
+        keys, told = self._events.told
+        return np.minimum(self._place(self._at), np.searchsorted(told, keys.of(self._code, self._known + 1)))
+
+    def ranges(self, side: Side, aggregate: Aggregate) -> Cut | All:
         """The range of each label's events in the side."""
-        tail = self.at - aggregate.window_us
-        if aggregate.hop_us is not None:
-            tail = tail // aggregate.hop_us * aggregate.hop_us
-        lo = np.searchsorted(side.packed, side.keys.of(self.code, tail))
-        hi = np.maximum(np.searchsorted(side.packed, side.keys.of(self.code, self.at)), lo)
-        if self.known is None:
+        lo = side.places(self._tail(aggregate))
+        hi = np.maximum(side.places(self._end), lo)
+        if self._known is None or self._is_end_known:
             return All(lo, hi)
-        return side.timeline.cut((lo, hi), self.code, self.known)
+        return side.timeline.cut((lo, hi), self._code, self._known)
 
 
-def _measure(definition: Definition, aggregate: Aggregate, side: _Side, cut: Cut | All) -> pl.Series:
+def _measure(definition: Definition, aggregate: Aggregate, side: Side, cut: Cut | All) -> pl.Series:
     kind = result_dtype(definition, aggregate)
     if aggregate.function == "count":
         counts = cut.hi - cut.lo

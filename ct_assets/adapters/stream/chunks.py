@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections import deque
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ct_assets.errors import CtError
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from ct_assets.adapters.stream.state import Stream
 
 OFFSET, APPEND, KNOWN, PARTITION = "_offset", "_append_time", "_known_at", "_partition"
+_THREADS = 2
 _AT_ONCE = 16  # chunks read from the database at a time
 
 
@@ -38,7 +41,8 @@ class EventQuery:
     """Which accepted events: all conditions that are given hold. Times in microseconds.
 
     ``since`` <= event time < ``until``; known at or before ``known_by``; ``version``: those that a reader saw whose
-    version was ``{partition: (next offset, replays)}``; ``partitions`` and ``columns`` (of the contract) narrow the read.
+    version was ``{partition: (next offset, replays)}``; ``partitions``, ``columns`` (of the contract) and ``only`` (a
+    condition on those) narrow the read. ``append_times`` False: nobody looks at them.
     """
 
     since: int | None = None
@@ -48,6 +52,8 @@ class EventQuery:
     after: Mapping[int, tuple[int, int]] | None = None
     partitions: tuple[int, ...] | None = None
     columns: tuple[str, ...] | None = None
+    only: pl.Expr | None = None
+    append_times: bool = True
 
 
 def encode_chunk(events: pl.DataFrame) -> bytes:
@@ -67,10 +73,24 @@ def decode_chunk(payload: bytes | memoryview, partition: int, columns: list[str]
     """The events of a chunk (or these ``columns`` of them), with ``_partition``, in order of offset."""
     import polars as pl
 
-    wanted = None if columns is None else [name for name in columns if name != PARTITION]
-    frame = pl.read_ipc_stream(io.BytesIO(payload), columns=wanted)
-    places = [pl.col(name).cum_sum() for name in (OFFSET, APPEND, KNOWN)]
+    frame = pl.read_ipc_stream(io.BytesIO(payload)) if columns is None else _some_columns(payload, columns)
+    places = [pl.col(name).cum_sum() for name in (OFFSET, APPEND, KNOWN) if name in frame.columns]
     return frame.select(pl.exclude(OFFSET, APPEND, KNOWN), pl.lit(partition, pl.Int32).alias(PARTITION), *places)
+
+
+def _some_columns(payload: bytes | memoryview, columns: list[str]) -> pl.DataFrame:
+    """Through pyarrow, which does not decompress what is not read: two thirds of the time of Polars' reader."""
+    import polars as pl
+    import pyarrow as pa
+
+    source = pa.BufferReader(payload)
+    names = pa.ipc.open_stream(source).schema.names
+    source.seek(0)
+    wanted = [names.index(name) for name in columns if name != PARTITION]
+    options = pa.ipc.IpcReadOptions(included_fields=wanted, use_threads=False)
+    found = pl.from_arrow(pa.ipc.open_stream(source, options=options).read_all())
+    assert isinstance(found, pl.DataFrame)
+    return found
 
 
 @dataclass(frozen=True)
@@ -125,22 +145,43 @@ def event_frames(
     Everything that was committed when reading began, once, also while chunks are being compacted. Memory is a few chunks
     at a time. ``storage`` is needed once chunks were compacted. Raises :class:`ChunkDamaged`.
     """
-    columns = None
-    if query.columns is not None:
-        columns = list(dict.fromkeys([*query.columns, stream.event_time, PARTITION, OFFSET, APPEND, KNOWN]))
-    for chunk, skip_below, end in _chunks(conn, stream, query):
-        data = chunk.payload if chunk.location is None else _fetched(storage, chunk.location)
-        if hashlib.sha256(data).hexdigest() != chunk.digest:
-            raise ChunkDamaged(
-                f"chunk {chunk.chunk_id} of stream {stream.name!r} is not what was committed",
-                hint="restore the database or the storage from a backup; no event of it was used",
-            )
-        frame = _decoded(data, chunk, columns)
-        if chunk.first_offset < skip_below or chunk.next_offset > end:
-            frame = frame.filter(_between(skip_below, end))
-        frame = _filtered(frame, stream, query, chunk)
-        if len(frame):
-            yield frame
+    with ThreadPoolExecutor(_THREADS) as pool:  # one fetches, one decodes, one works on what was yielded
+        waiting: deque[Future[pl.DataFrame]] = deque()
+        for chunk, skip_below, end in _chunks(conn, stream, query):
+            waiting.append(pool.submit(_chosen, chunk, (skip_below, end), stream, query, storage))
+            while len(waiting) > _THREADS:
+                yield from _some(waiting.popleft().result())
+        while waiting:
+            yield from _some(waiting.popleft().result())
+
+
+def _some(frame: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    if len(frame):
+        yield frame
+
+
+def _chosen(
+    chunk: _Chunk, offsets: tuple[int, int], stream: Stream, query: EventQuery, storage: Storage | None
+) -> pl.DataFrame:
+    """The events of one chunk that are asked for, of the offsets [from, to)."""
+    data = chunk.payload if chunk.location is None else _fetched(storage, chunk.location)
+    if hashlib.sha256(data).hexdigest() != chunk.digest:
+        raise ChunkDamaged(
+            f"chunk {chunk.chunk_id} of stream {stream.name!r} is not what was committed",
+            hint="restore the database or the storage from a backup; no event of it was used",
+        )
+    frame = _decoded(data, chunk, _read(stream, query))
+    if chunk.first_offset < offsets[0] or chunk.next_offset > offsets[1]:
+        frame = frame.filter(_between(*offsets))
+    return _filtered(frame, stream, query, chunk)
+
+
+def _read(stream: Stream, query: EventQuery) -> list[str] | None:
+    """The columns to decode; None: all."""
+    if query.columns is None:
+        return None
+    appended = [APPEND] if query.append_times else []
+    return list(dict.fromkeys([*query.columns, stream.event_time, PARTITION, OFFSET, *appended, KNOWN]))
 
 
 def events(
@@ -173,9 +214,17 @@ class _Chunk:
     payload: bytes
     location: str | None
     digest: str
+    event_times: tuple[int, int]  # first and last
+    last_known_at: int
+
+    @classmethod
+    def of(cls, row: tuple[Any, ...]) -> _Chunk:
+        """From the columns below."""
+        return cls(*row[:8], event_times=(row[8], row[9]), last_known_at=row[10])
 
 
-_COLUMNS = "chunk_id, partition, first_offset, next_offset, replay, payload, location, digest"
+_COLUMNS = """chunk_id, partition, first_offset, next_offset, replay, payload, location, digest,
+    min_event_time, max_event_time, max_known_at"""
 _NO_END = 2**63 - 1
 
 
@@ -201,7 +250,7 @@ def _chunks(conn: psycopg.Connection, stream: Stream, query: EventQuery) -> Iter
             binary=True,
         ).fetchall():
             for row in found:
-                yield _Chunk(*row), read_to, end
+                yield _Chunk.of(row), read_to, end
                 read_to = row[3]
     yield from _replayed(conn, stream, query, {row[0]: row[2] for row in ends})
 
@@ -223,7 +272,7 @@ def _replayed(
             (chosen[start : start + _AT_ONCE],),
             binary=True,
         ).fetchall()
-        yield from ((_Chunk(*row), -1, _NO_END) for row in rows)
+        yield from ((_Chunk.of(row), -1, _NO_END) for row in rows)
 
 
 def _conditions(query: EventQuery) -> tuple[str, list[int]]:
@@ -261,24 +310,35 @@ def _decoded(data: bytes, chunk: _Chunk, columns: list[str] | None) -> pl.DataFr
 def _filtered(frame: pl.DataFrame, stream: Stream, query: EventQuery, chunk: _Chunk) -> pl.DataFrame:
     import polars as pl
 
-    partition = chunk.partition
-    kept = [pl.lit(True)]
-    time = pl.col(stream.event_time).dt.epoch("us")
-    if query.since is not None:
-        kept.append(time >= query.since)
-    if query.until is not None:
-        kept.append(time < query.until)
-    if query.known_by is not None:
-        kept.append(pl.col(KNOWN) <= query.known_by)
+    kept = _conditions_within(stream, query, chunk)
     if query.version is not None:
-        kept.append(_seen(query.version.get(partition, (-1, 0)), chunk))
+        kept.append(_seen(query.version.get(chunk.partition, (-1, 0)), chunk))
     if query.after is not None:
-        kept.append(~_seen(query.after.get(partition, (-1, 0)), chunk))
-    if len(kept) > 1:
+        kept.append(~_seen(query.after.get(chunk.partition, (-1, 0)), chunk))
+    if query.only is not None:
+        kept.append(query.only)
+    if kept:
         frame = frame.filter(pl.all_horizontal(kept))
     if query.columns is not None:
-        frame = frame.select([*query.columns, PARTITION, OFFSET, APPEND, KNOWN])
+        frame = frame.select(
+            name for name in (*query.columns, PARTITION, OFFSET, APPEND, KNOWN) if name in frame.columns
+        )
     return frame
+
+
+def _conditions_within(stream: Stream, query: EventQuery, chunk: _Chunk) -> list[pl.Expr]:
+    """Those on times that not every event of the chunk fulfils anyway."""
+    import polars as pl
+
+    kept = []
+    time = pl.col(stream.event_time).dt.epoch("us")
+    if query.since is not None and chunk.event_times[0] < query.since:
+        kept.append(time >= query.since)
+    if query.until is not None and chunk.event_times[1] >= query.until:
+        kept.append(time < query.until)
+    if query.known_by is not None and chunk.last_known_at > query.known_by:
+        kept.append(pl.col(KNOWN) <= query.known_by)
+    return kept
 
 
 def _seen(version: tuple[int, int], chunk: _Chunk) -> pl.Expr:

@@ -16,7 +16,7 @@ from ct_assets.adapters.stream.chunks import KNOWN, EventQuery, event_frames
 from ct_assets.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     import numpy as np
     import polars as pl
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ct_assets.adapters.stream.online import OnlineTable
 
 Reading = Literal["as_known", "corrected"]
+_TABLE = 1 << 26  # a table of entities takes a byte each
 SLICE_LABELS = 1_000_000  # labels evaluated at a time, in order of their moments
 
 
@@ -54,6 +55,8 @@ def training_frame(
 
     request = request or Request()
     moments = _moments(table, labels, request)
+    if 0 < len(moments) <= SLICE_LABELS:
+        return labels.hstack(_slice(conn, table, labels, moments, request))
     order = np.argsort(moments, kind="stable")
     parts = []
     for start in range(0, len(order), SLICE_LABELS):
@@ -100,17 +103,37 @@ def _events(
         known_by=request.known_by if request.known_by is not None else _latest(span, request),
         version=request.version,
         columns=tuple(columns),
+        only=pl.any_horizontal([matches(where) for where in table.layout.filters]),
+        append_times=False,
     )
-    kept = pl.any_horizontal([matches(where) for where in table.layout.filters])
-    wanted = labels.select(definition.entity).unique()
-    frames = [
-        frame.filter(kept).join(
-            wanted.cast({definition.entity: frame.schema[definition.entity]}), on=definition.entity, how="semi"
-        )
-        for frame in event_frames(conn, stream, query, request.storage)
-    ]
+    of_entities = _chooser(table, labels[definition.entity])
+    frames = [of_entities(frame) for frame in event_frames(conn, stream, query, request.storage)]
     _refuse_removed(conn, table, span)  # again: retention may have removed some while they were being read
-    return pl.concat(frames) if frames else _no_events(table)
+    return pl.concat(frames, rechunk=True) if frames else _no_events(table)
+
+
+def _chooser(table: OnlineTable, asked: pl.Series) -> Callable[[pl.DataFrame], pl.DataFrame]:
+    """What leaves out the events of entities that no label asks for. A table lookup where entities are near integers:
+    a twentieth of the time of a join."""
+    import numpy as np
+    import polars as pl
+
+    name, asked = asked.name, asked.drop_nulls().unique()
+    kind = table.definition.schema.column(name).type
+    if kind == "integer" and asked.dtype.is_integer() and len(asked):
+        low, high = int(asked.min()), int(asked.max())  # pyright: ignore[reportArgumentType]
+        if high - low < _TABLE:
+            there = np.zeros(high - low + 1, np.bool_)
+            there[asked.to_numpy() - low] = True
+
+            def by_table(frame: pl.DataFrame) -> pl.DataFrame:
+                entity = frame[name].to_numpy()
+                kept = there[np.clip(entity, low, high) - low] & (entity >= low) & (entity <= high)
+                return frame if kept.all() else frame.filter(pl.Series(kept))
+
+            return by_table
+    wanted = asked.to_frame()
+    return lambda frame: frame.join(wanted.cast({name: frame.schema[name]}), on=name, how="semi")
 
 
 def _refuse_removed(conn: psycopg.Connection, table: OnlineTable, span: tuple[int, int]) -> None:
