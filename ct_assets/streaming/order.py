@@ -9,7 +9,6 @@ a running count, so the binary searches of a window are done once and not once a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -40,31 +39,31 @@ def rows_by(code: I64, largest_code: int, time: I64 | None = None) -> I64:
     return np.arange(len(code)) if order is None else order
 
 
-@dataclass(frozen=True)
 class Ordered:
-    """Events in order. ``rows``: their places in ``frame`` (and ``given``, its codes); ``packed``: their keys, rising."""
+    """Events in order: of keys at once; of rows where a filter, a value or what was known is asked for."""
 
-    frame: pl.DataFrame
-    given: I64
-    rows: I64
-    keys: Keys
-    packed: I64
-    largest_code: int
+    def __init__(self, frame: pl.DataFrame, code: I64, time: I64, largest_code: int) -> None:
+        """``code`` and ``time`` are those of the rows of ``frame``; codes lie between 0 and ``largest_code``."""
+        self.frame, self.largest_code = frame, largest_code
+        self.keys = Keys.over(largest_code, time)
+        self._code, self._time, self._key = code, time, self.keys.own(code, time)
 
-    @classmethod
-    def of(cls, frame: pl.DataFrame, code: I64, time: I64, largest_code: int) -> Ordered:
-        """Sort; ``code`` and ``time`` are those of the rows of ``frame``."""
-        keys = Keys.over(largest_code, time)
-        key = keys.own(code, time)
-        rows = rows_by(code, largest_code, time)
-        packed = key[rows]
+    @cached_property
+    def packed(self) -> I64:
+        """The keys, rising."""
+        return np.sort(self._key)
+
+    @cached_property
+    def rows(self) -> I64:
+        """The places in ``frame``; few times are equal, so only those are looked at twice."""
+        rows, packed = rows_by(self._code, self.largest_code, self._time), self.packed
         tied = np.flatnonzero(packed[1:] == packed[:-1])
-        if len(tied) and ORDER[0] in frame.columns:  # few times are equal: only those are looked at twice
+        if len(tied) and ORDER[0] in self.frame.columns:
             among = np.unique(np.concatenate([tied, tied + 1]))
             equal = rows[among]
-            partition, offset = (frame[name].to_numpy()[equal] for name in ORDER)
+            partition, offset = (self.frame[name].to_numpy()[equal] for name in ORDER)
             rows[among] = equal[np.lexsort((offset, partition, packed[among]))]
-        return cls(frame, code, rows, keys, packed, largest_code)
+        return rows
 
     @cached_property
     def code(self) -> I64:
@@ -81,7 +80,7 @@ class Ordered:
         """(entity, known at) keys of the events, in the order of the events."""
         since = self.frame[KNOWN].to_numpy()
         keys = Keys.over(self.largest_code, since)
-        return keys, keys.own(self.given, since)[self.rows]
+        return keys, keys.own(self._code, since)[self.rows]
 
     @cached_property
     def is_told_in_order(self) -> bool:

@@ -80,7 +80,7 @@ def test_what_is_told_in_order() -> None:
 
     def is_told_in_order(code: list[int], time: list[int], known: list[int]) -> bool:
         frame = pl.DataFrame({"_known_at": known})
-        return Ordered.of(frame, np.array(code), np.array(time), 3).is_told_in_order
+        return Ordered(frame, np.array(code), np.array(time), 3).is_told_in_order
 
     assert is_told_in_order([0, 0, 1], [1, 2, 1], [5, 6, 1])
     assert is_told_in_order([0, 0, 1], [2, 1, 1], [6, 5, 1])
