@@ -112,7 +112,7 @@ class Acceptor:
         rows = np.flatnonzero(kept)
         place = (partition[rows], messages.offset[index[rows]], append[index[rows]], known[rows])
         columns = [pl.Series(name, values, PLACE[name]) for name, values in zip(PLACE, place, strict=True)]
-        out.events = (frame if len(rows) == frame.height else frame[rows]).hstack(columns)
+        out.events = (frame if len(rows) == frame.height else frame.filter(pl.Series(kept))).hstack(columns)
         return out
 
     def _judge(self, state: _Partition, run: _Run) -> None:

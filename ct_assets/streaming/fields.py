@@ -146,7 +146,7 @@ class Fields:
             start, length = values.column if keep is None else (values.column[0][keep], values.column[1][keep])
             return strings(data, start, length, self._enums.get(column.name)).rename(column.name)
         array = values.column if keep is None else values.column[keep]
-        return _typed(array, kind, null).rename(column.name)
+        return typed(array, kind, null).rename(column.name)
 
 
 def _is_word(data: Bytes, place: tuple[I64, I64], word: bytes) -> Mask:
@@ -170,7 +170,8 @@ def _floats(data: Bytes, place: tuple[I64, I64]) -> Values:
     return Values(out, sure)
 
 
-def _typed(array: Any, kind: pl.DataType, null: Mask | None) -> pl.Series:
+def typed(array: Any, kind: pl.DataType, null: Mask | None) -> pl.Series:
+    """Values (times in microseconds, decimals as scaled integers) as a series of ``kind``, null where ``null`` says so."""
     if isinstance(kind, pl.Decimal):
         limbs = np.empty((len(array), 2), np.int64)
         limbs[:, 0], limbs[:, 1] = array, array >> np.int64(63)

@@ -19,8 +19,8 @@ U64 = npt.NDArray[np.uint64]
 Mask = npt.NDArray[np.bool_]
 
 PAD = 256  # bytes before the first text and after the last, so that whole words can be read anywhere
-_ZEROS = np.uint64(0x3030303030303030)
-_HIGH = np.uint64(0x8080808080808080)
+ZEROS = np.uint64(0x3030303030303030)
+HIGH = np.uint64(0x8080808080808080)
 _POWERS = 10 ** np.arange(19, dtype=np.int64)
 # by how many bytes of a word are wanted: masks of its first and of its last bytes
 _FIRST = np.array([(1 << (8 * k)) - 1 for k in range(8)] + [2**64 - 1], np.uint64)
@@ -39,6 +39,11 @@ class Bytes:
         whole = np.zeros(len(data) + 2 * PAD, np.uint8)
         whole[PAD : PAD + len(data)] = np.frombuffer(data, np.uint8)
         return cls(whole)
+
+    @classmethod
+    def over(cls, data: bytes | bytearray | memoryview) -> Bytes:
+        """The bytes themselves, without a copy: only whole texts can be read."""
+        return cls(np.frombuffer(data, np.uint8))
 
     def words(self, start: I64, count: int) -> U64:
         """``count`` words from each start: shape (len(start), count)."""
@@ -62,7 +67,7 @@ class Bytes:
         return same
 
 
-def _eight(word: U64) -> I64:
+def eight(word: U64) -> I64:
     """The number that eight digit values (0 to 9, first digit in the lowest byte) write."""
     word = (word * np.uint64(10) + (word >> np.uint64(8))) & np.uint64(0x00FF00FF00FF00FF)
     word = (word * np.uint64(100) + (word >> np.uint64(16))) & np.uint64(0x0000FFFF0000FFFF)
@@ -77,10 +82,10 @@ def digits(data: Bytes, start: I64, length: I64) -> tuple[I64, Mask]:
     end, scale = start + rest, 1
     for _ in range(max(-(-int(rest.max(initial=1)) // 8), 1)):
         take = np.clip(rest, 0, 8)
-        word = (data.words(end - 8, 1)[:, 0] ^ _ZEROS) & _LAST[take]
+        word = (data.words(end - 8, 1)[:, 0] ^ ZEROS) & _LAST[take]
         # a byte above 9 carries into the high bit when 0x76 is added
-        sure &= ((word + np.uint64(0x7676767676767676)) | word) & _HIGH == 0
-        out += _eight(word) * scale
+        sure &= ((word + np.uint64(0x7676767676767676)) | word) & HIGH == 0
+        out += eight(word) * scale
         end, rest, scale = end - 8, rest - 8, scale * 10**8
     return out, sure
 
@@ -157,8 +162,8 @@ def _seconds(data: Bytes, start: I64, size: int) -> tuple[I64, Mask]:
     words = data.words(start + 11, 1)[:, 0]
     signs, where = _CLOCK_SIGNS
     sure &= (words & where == signs) & (data.byte(start + 10) == ord("T"))
-    clock = (words ^ _ZEROS) & ~where
-    sure &= ((clock + np.uint64(0x7676767676767676)) | clock) & _HIGH == 0
+    clock = (words ^ ZEROS) & ~where
+    sure &= ((clock + np.uint64(0x7676767676767676)) | clock) & HIGH == 0
     at = [((clock >> np.uint64(8 * k)) & np.uint64(0xFF)).view(np.int64) for k in (0, 1, 3, 4, 6, 7)]
     hour, minute, second = at[0] * 10 + at[1], at[2] * 10 + at[3], at[4] * 10 + at[5]
     sure &= (hour < 24) & (minute < 60) & (second < 60)
@@ -179,19 +184,19 @@ def _days(data: Bytes, start: I64) -> tuple[I64, Mask]:
     words = data.words(start, 2)
     first, second = words[:, 0], words[:, 1] & np.uint64(0xFFFF)
     if len(start) and (first == first[0]).all() and (second == second[0]).all():
-        day, good = _civil(words[:1, 0], second[:1])
+        day, good = civil(words[:1, 0], second[:1])
         return np.full(len(start), day[0]), np.full(len(start), good[0])
-    return _civil(first, second)
+    return civil(first, second)
 
 
-def _civil(first: U64, second: U64) -> tuple[I64, Mask]:
+def civil(first: U64, second: U64) -> tuple[I64, Mask]:
     """Days of (``2026-01-``, ``31``), proleptic Gregorian (Howard Hinnant, "days_from_civil")."""
     signs = np.uint64(0x2D00002D00000000)
     where = np.uint64(0xFF0000FF00000000)
     sure = first & where == signs
-    date, day_word = (first ^ _ZEROS) & ~where, second ^ np.uint64(0x3030)
+    date, day_word = (first ^ ZEROS) & ~where, second ^ np.uint64(0x3030)
     for word in (date, day_word):
-        sure &= ((word + np.uint64(0x7676767676767676)) | word) & _HIGH == 0
+        sure &= ((word + np.uint64(0x7676767676767676)) | word) & HIGH == 0
     digit = [((date >> np.uint64(8 * k)) & np.uint64(0xFF)).view(np.int64) for k in (0, 1, 2, 3, 5, 6)]
     year = ((digit[0] * 10 + digit[1]) * 10 + digit[2]) * 10 + digit[3]
     month = digit[4] * 10 + digit[5]
