@@ -147,14 +147,32 @@ class Acceptor:
         known = slot >= 0
         twice = _repeated(keys)
         if known.any():
-            highest = max(state.top, int(run.capped[rows].max()))
-            remembered = known & (state.seen.times[slot] >= self._forget_before(highest))  # to the end of this batch
-            same = state.seen.checks[slot] == run.prints.check[rows]
-            run.verdict[rows[remembered]] = np.where(same[remembered], DUPLICATE, CONFLICT)
-            known, twice = known & ~remembered, twice & ~remembered
+            where = np.flatnonzero(known)
+            # remembered to the end of this batch
+            where = where[state.seen.times(slot[where]) >= self._forget_before(max(state.top, int(run.capped.max())))]
+            same = state.seen.checks(slot[where]) == run.prints.check[rows[where]]
+            run.verdict[rows[where]] = np.where(same, DUPLICATE, CONFLICT)
+            known[where] = twice[where] = False
         walked = rows[known | twice]
-        if len(walked):
+        if len(walked) and (known.any() or not self._plain(state, run, walked)):
             self._walk(state, run, walked)
+
+    def _plain(self, state: _Partition, run: _Run, walked: I64) -> bool:
+        """Mark ids that come again within the batch, if the first of each is accepted and none is forgotten meanwhile."""
+        key, check = run.prints.key[walked], run.prints.check[walked]
+        _, begin, which = np.unique(key, return_index=True, return_inverse=True)
+        first = walked[begin]
+        if (run.time[first] < self._forget_before(max(state.top, int(run.capped.max())))).any():
+            return False
+        again = np.ones(len(walked), np.bool_)
+        again[begin] = False
+        before = run.verdict[walked].copy()
+        run.verdict[walked[again]] = np.where(check == check[begin][which], DUPLICATE, CONFLICT)[again]
+        behind = _before(np.where(run.verdict == ACCEPTED, run.capped, NEVER), state.top)[first]
+        if (run.time[first] < behind - self.acceptance.out_of_orderness_us - self.acceptance.allowed_lateness_us).any():
+            run.verdict[walked] = before
+            return False
+        return True
 
     def _walk(self, state: _Partition, run: _Run, walked: I64) -> None:
         """Ids that may be accepted and come again, or be forgotten, within this batch: one after the other."""
@@ -170,7 +188,7 @@ class Acceptor:
             now = max(top, int(behind[i]))
             first = memory.get(key)
             if first is None and slot >= 0:
-                first = (int(state.seen.checks[slot]), int(state.seen.times[slot]))
+                first = (int(state.seen.checks(slot)), int(state.seen.times(slot)))
             if first is not None and first[1] >= self._forget_before(now):
                 run.verdict[i] = DUPLICATE if first[0] == check else CONFLICT
             elif time < now - rules.out_of_orderness_us - rules.allowed_lateness_us:
@@ -239,7 +257,13 @@ def _repeated(keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
     """Which keys occur more than once here."""
     ordered = np.sort(keys)
     twice = ordered[1:][ordered[1:] == ordered[:-1]]
-    return np.isin(keys, twice) if len(twice) else np.zeros(len(keys), np.bool_)
+    found = np.zeros(len(keys), np.bool_)
+    if len(twice):
+        low = np.zeros(1 << 16, np.bool_)
+        low[twice & np.uint64(0xFFFF)] = True
+        likely = np.flatnonzero(low[keys & np.uint64(0xFFFF)])  # a few, so that the exact question is cheap
+        found[likely] = np.isin(keys[likely], twice)
+    return found
 
 
 def _last_of_each(keys: npt.NDArray[np.uint64], rows: I64) -> I64:

@@ -1,4 +1,4 @@
-"""Which event ids were accepted lately: an open-addressing table of three arrays, looked up for whole batches.
+"""Which event ids were accepted lately: an open-addressing table, looked up for whole batches.
 
 What goes here: fingerprints of ids and payloads, and the table. What does not: what a repeat means (``accept.py``).
 
@@ -46,31 +46,45 @@ def fingerprints(frame: pl.DataFrame, event_id: str) -> Prints:
 
 @dataclass
 class Seen:
-    """The table. A slot with key 0 is free; entries are dropped only when the table is rebuilt."""
+    """The table: rows of (key, check, time). A slot with key 0 is free; entries go only when the table is rebuilt.
 
-    keys: U64 = field(default_factory=lambda: np.zeros(SMALLEST, np.uint64))
-    checks: U64 = field(default_factory=lambda: np.zeros(SMALLEST, np.uint64))
-    times: I64 = field(default_factory=lambda: np.zeros(SMALLEST, np.int64))
+    One row lies together: a look-up is one miss of the cache, and so is an insertion.
+    """
+
+    slots: U64 = field(default_factory=lambda: np.zeros((SMALLEST, 3), np.uint64))
     used: int = 0
+
+    @property
+    def keys(self) -> U64:
+        """The key of every slot."""
+        return self.slots[:, 0]
 
     @property
     def nbytes(self) -> int:
         """What the table takes."""
-        return self.keys.nbytes + self.checks.nbytes + self.times.nbytes
+        return self.slots.nbytes
+
+    def checks(self, slot: I64) -> U64:
+        """The checks in these slots."""
+        return self.slots[slot, 1]
+
+    def times(self, slot: I64) -> I64:
+        """The times in these slots."""
+        return self.slots[slot, 2].view(np.int64)
 
     def find(self, keys: U64) -> I64:
-        """The slot of each key, or -1."""
-        mask = len(self.keys) - 1
+        """The slot of each key; of one that is not there, ``~slot`` of the free slot where the search ended."""
+        mask, there_ = len(self.slots) - 1, self.keys
         slot = (keys & np.uint64(mask)).astype(np.int64)
-        there = self.keys[slot]
-        found = np.where(there == keys, slot, -1)
+        there = there_[slot]
+        found = np.where(there == keys, slot, ~slot)
         open_ = np.flatnonzero((there != keys) & (there != 0))
         at = slot[open_]
         while len(open_):
             at = (at + 1) & mask
-            there = self.keys[at]
+            there = there_[at]
             hit = there == keys[open_]
-            found[open_[hit]] = at[hit]
+            found[open_] = np.where(hit, at, ~at)
             go_on = ~hit & (there != 0)
             open_, at = open_[go_on], at[go_on]
         return found
@@ -78,39 +92,41 @@ class Seen:
     def put(self, prints: Prints, times: I64, slots: I64, forget_before: int) -> None:
         """Remember accepted events with distinct ids. ``slots``: what ``find`` says of them; others' entries may go
         that happened before ``forget_before``."""
-        known, new = np.flatnonzero(slots >= 0), np.flatnonzero(slots < 0)
-        if len(known):
-            self._write(slots[known], prints.at(known), times[known])
-        if not len(new):
-            return
-        if (self.used + len(new)) * 3 > len(self.keys) * 2:
-            self._rebuild(len(new), forget_before)
-        self._insert(prints if len(new) == len(slots) else prints.at(new), times[new])
+        entries = np.empty((len(slots), 3), np.uint64)
+        entries[:, 0], entries[:, 1], entries[:, 2] = prints.key, prints.check, times.view(np.uint64)
+        known = slots >= 0
+        if known.any():
+            _items(self.slots)[slots[known]] = _items(entries[known])
+            entries, slots = entries[~known], slots[~known]
+        if (self.used + len(entries)) * 3 > len(self.slots) * 2:
+            self._rebuild(len(entries), forget_before)
+            slots = ~self._home(entries)
+        self._insert(entries, ~slots)
 
-    def _insert(self, prints: Prints, times: I64) -> None:
-        """Distinct keys that are not in the table."""
-        mask = len(self.keys) - 1
-        key, rows = prints.key, np.arange(len(prints.key))
-        at = (key & np.uint64(mask)).astype(np.int64)
-        slots = np.empty(len(key), np.int64)
-        while len(rows):
-            free = np.flatnonzero(self.keys[at] == 0)
-            self.keys[at[free]] = key[free]  # several may want one slot: the last one has it
-            won = self.keys[at] == key
-            slots[rows[won]] = at[won]
-            lost = np.flatnonzero(~won)
-            rows, key, at = rows[lost], key[lost], (at[lost] + 1) & mask
-        self.checks[slots], self.times[slots] = prints.check, times
-        self.used += len(prints.key)
+    def _home(self, entries: U64) -> I64:
+        return (entries[:, 0] & np.uint64(len(self.slots) - 1)).astype(np.int64)
 
-    def _write(self, slots: I64, prints: Prints, times: I64) -> None:
-        self.keys[slots], self.checks[slots], self.times[slots] = prints.key, prints.check, times
+    def _insert(self, entries: U64, at: I64) -> None:
+        """Distinct keys that are not in the table, each from where its search ended."""
+        items, keys, mask = _items(self.slots), self.keys, len(self.slots) - 1
+        self.used += len(entries)
+        while len(entries):
+            free = keys[at] == 0
+            if free.all():
+                items[at] = _items(entries)  # several may want one slot: the last one has it
+            else:
+                items[at[free]] = _items(entries[free])
+            lost = np.flatnonzero(keys[at] != entries[:, 0])
+            entries, at = entries[lost], (at[lost] + 1) & mask
 
     def _rebuild(self, more: int, forget_before: int) -> None:
-        kept = np.flatnonzero((self.keys != 0) & (self.times >= forget_before))
-        old = Prints(self.keys[kept], self.checks[kept])
-        times = self.times[kept]
-        size = max(SMALLEST, 1 << (2 * (len(kept) + more) - 1).bit_length())
-        self.keys, self.checks = np.zeros(size, np.uint64), np.zeros(size, np.uint64)
-        self.times, self.used = np.zeros(size, np.int64), 0
-        self._insert(old, times)
+        kept = self.slots[(self.keys != 0) & (self.slots[:, 2].view(np.int64) >= forget_before)]
+        # a third full at most: rebuilding moves fewer entries than have come since the last time
+        size = max(SMALLEST, 1 << (3 * (len(kept) + more) - 1).bit_length())
+        self.slots, self.used = np.zeros((size, 3), np.uint64), 0
+        self._insert(kept, self._home(kept))
+
+
+def _items(rows: U64) -> npt.NDArray[np.void]:
+    """Rows of three words as one item each."""
+    return rows.view("V24").reshape(-1)

@@ -128,7 +128,7 @@ def test_the_table_of_ids_is_a_dictionary(seed: int) -> None:
         plain.update(zip(keys.tolist(), zip(checks.tolist(), times.tolist(), strict=True), strict=True))
     asked = np.arange(1, 9_000, dtype=np.uint64) * np.uint64(4_096)
     slots = seen.find(asked)
-    got = {int(k): (int(seen.checks[s]), int(seen.times[s])) for k, s in zip(asked, slots, strict=True) if s >= 0}
+    got = {int(k): (int(seen.checks(s)), int(seen.times(s))) for k, s in zip(asked, slots, strict=True) if s >= 0}
     assert got == plain
 
 
