@@ -33,8 +33,9 @@ format: install-dev ## mend what a machine can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: install-dev ## measure: ours, the peer, the ratio, the target
-	@set -e; for script in ct_assets_tests/bench/bench_*.py; do echo "== $$script"; $(BIN)/python $$script; done
+bench: install-dev ## measure: ours, the peer, the ratio, the target (ONLY=stream for one script, ARGS= for its options)
+	@missed=; for script in ct_assets_tests/bench/bench_$(or $(ONLY),*).py; do echo "== $$script"; $(BIN)/python $$script $(ARGS) || missed="$$missed $$script"; done; \
+	if [ -n "$$missed" ]; then echo "a target is missed in:$$missed"; exit 1; fi
 
 soak: install-dev ## long random tests with printed seeds (SEED=N to repeat one; KAFKA=1: the streaming one on a real broker)
 	@$(BIN)/python -m ct_assets_tests.faults.soak_kill --kills 100 $(if $(SEED),--seed $(SEED))

@@ -62,6 +62,8 @@ class Summary:
     commits: int = 0
     restarts: int = 0
     seconds: float = 0.0
+    first_message_at: float | None = None  # Unix seconds: with the next, how long the work itself took
+    last_commit_at: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         """One JSON object."""
@@ -147,6 +149,7 @@ class Worker:
             self._read_anything_at = now
             stamped = source.identity().append_time
             first_read = None if stamped else int(self._wiring.clock.now().timestamp() * 1e6)
+            self.summary.first_message_at = self.summary.first_message_at or self._wiring.clock.now().timestamp()
             judged = self._session.judge(messages, now, first_read)
             self._wiring.crash("folded")
             self._wiring.metrics.judged(judged.late, judged.duplicates, judged.dead)
@@ -211,6 +214,7 @@ class Worker:
         self.summary.messages += done.messages
         self.summary.events += done.events
         self.summary.commits += 1
+        self.summary.last_commit_at = self._wiring.clock.now().timestamp()
 
     # -- partitions come and go -------------------------------------------------------------------------------------
 

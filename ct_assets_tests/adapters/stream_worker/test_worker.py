@@ -61,9 +61,11 @@ def test_values_and_dead_letters_equal_the_oracle(world: World, arrivals: Arriva
     assert summary["messages"] == len(arrivals)
     assert summary["events"] == len(truth.accepted)
     assert summary["dead"] == dict(truth.dead)
+    assert summary["first_message_at"] < summary["last_commit_at"] < summary["first_message_at"] + summary["seconds"]
     assert_equals(world, truth)
     again = json.loads(world.run("--until-idle").stdout)
     assert (again["messages"], again["commits"]) == (0, 0), "nothing is read twice"
+    assert (again["first_message_at"], again["last_commit_at"]) == (None, None)
 
 
 @pytest.mark.parametrize("size", [7, 1_000])
