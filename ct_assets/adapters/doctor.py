@@ -20,7 +20,8 @@ OK, WARN, FAIL = "ok", "warn", "fail"
 LOW_BYTES, VERY_LOW_BYTES = 5 << 30, 1 << 30
 SKEW_SECONDS = 5.0
 STALE = dt.timedelta(days=1)
-NEED_LEDGER, NEED_DAGSTER = ("schema", "clock", "pending", "incidents"), ("dagster", "daemon")
+SAMPLE_OBJECTS, SAMPLE_BYTES = 50, 64 << 20  # stored deliveries read again: a second at most
+NEED_LEDGER, NEED_DAGSTER = ("schema", "clock", "pending", "raw", "incidents"), ("dagster", "daemon")
 HEARTBEAT_SECONDS = 120  # the daemon writes one every 30 s
 
 
@@ -46,6 +47,7 @@ def examine(settings: Settings, clock: Clock | None = None) -> list[Finding]:
         ("schema", lambda: _schema(settings)),
         ("clock", lambda: _clock(settings, clock)),
         ("pending", lambda: _pending(settings, clock)),
+        ("raw", lambda: _raw(settings)),
         ("incidents", lambda: _incidents(settings)),
         ("dagster", lambda: _dagster(settings)),
         ("daemon", lambda: _daemon(settings, clock)),
@@ -194,6 +196,26 @@ def _pending(settings: Settings, clock: Clock) -> Finding:
     late = any(clock.now() - row["since"] > STALE for row in found)
     remedy = "; ".join(f"ct run --pipeline {row['pipeline']}" for row in found)
     return Finding("pending", WARN if late else OK, f"waiting deliveries: {text}", remedy if late else None)
+
+
+def _raw(settings: Settings) -> Finding:
+    """A sample of the stored deliveries against their digests: what a replay would read."""
+    from ct_assets.adapters.landing import damaged
+    from ct_assets.adapters.postgres.connect import connect
+    from ct_assets.adapters.storage import open_storage
+
+    url = _reachable(settings)
+    if url is None:
+        return _needs_server("raw")
+    with connect(url) as conn:
+        read, wrong = damaged(conn, open_storage(settings), objects=SAMPLE_OBJECTS, total_bytes=SAMPLE_BYTES)
+    if not wrong:
+        return Finding("raw", OK, f"{read} stored deliveries read again: the bytes that were delivered")
+    shown = ", ".join(f"{pipeline} {name}" for pipeline, name in wrong[:5]) + (" ..." if len(wrong) > 5 else "")
+    text = f"{len(wrong)} of {read} stored deliveries are damaged or gone: {shown}"
+    return Finding(
+        "raw", FAIL, text, f"deliver these files again, which repairs them: ct deliver --pipeline {wrong[0][0]} FILE"
+    )
 
 
 def _incidents(settings: Settings) -> Finding:

@@ -17,7 +17,7 @@ import stat
 import unicodedata
 from collections.abc import Iterable
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -43,7 +43,10 @@ class NotDelivered(CtError):
 
 @dataclass(frozen=True)
 class Delivered:
-    """One file that was taken in. ``new`` is False for bytes that this day had already (the name is an alias)."""
+    """One file that was taken in. ``new`` is False for bytes that this day had already (the name is an alias).
+
+    ``repaired``: the bytes were known, but what was stored of them was damaged or gone; it is right again.
+    """
 
     delivery_id: int
     name: str
@@ -52,6 +55,7 @@ class Delivered:
     day: dt.date | None
     new: bool
     state: str
+    repaired: bool = False
 
 
 def deliver(settings: Settings, pipeline: str, paths: Iterable[Path]) -> list[Delivered]:
@@ -100,17 +104,47 @@ def take_in(conn: psycopg.Connection, storage: Storage, pipeline: str, path: Pat
     with _regular(path) as stream:
         before = os.fstat(stream.fileno())
         sha256 = _digest(stream)
-        if not storage.exists(ledger.raw_key(sha256)):
+        again, sound = sha256, stored_digest(storage, sha256) == sha256
+        if not sound:
             stream.seek(0)
             storage.put(ledger.raw_key(sha256), stream)
             stream.seek(0)
             again = _digest(stream)
-        else:
-            again = sha256
         after = os.fstat(stream.fileno())
     if again != sha256 or (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise NotDelivered(f"{path} changed while it was being copied", hint="deliver it when it is completely written")
-    return _write_down(conn, pipeline, name, sha256, after.st_size)
+    taken = _write_down(conn, pipeline, name, sha256, after.st_size)
+    return taken if sound or taken.new else replace(taken, repaired=True)
+
+
+def stored_digest(storage: Storage, sha256: str) -> str | None:
+    """The digest of what lies in storage as the bytes of digest ``sha256``; None when nothing does."""
+    if not storage.exists(ledger.raw_key(sha256)):
+        return None
+    with storage.open(ledger.raw_key(sha256)) as stream:
+        return _digest(stream)
+
+
+def damaged(
+    conn: psycopg.Connection, storage: Storage, *, objects: int, total_bytes: int
+) -> tuple[int, list[tuple[str, str]]]:
+    """Read some stored deliveries again, chosen by chance and within the bounds.
+
+    Returns how many objects were read, and (pipeline, file name) of those whose bytes are not the delivered ones.
+    """
+    chosen = conn.execute(
+        "select pipeline, name, sha256, bytes from (select distinct on (sha256) * from ledger.delivery) d"
+        " order by random() limit %s",
+        (objects,),
+    ).fetchall()
+    read, left, wrong = 0, total_bytes, []
+    for pipeline, name, sha256, size in chosen:
+        if size > left:
+            continue
+        read, left = read + 1, left - size
+        if stored_digest(storage, sha256) != sha256:
+            wrong.append((pipeline, name))
+    return read, sorted(wrong)
 
 
 def business_day(name: str) -> dt.date | None:

@@ -61,6 +61,7 @@ def copy_rows(attempt: Attempt, storage: Storage) -> FileVerdict:
                 spool.write(bad)
                 attempt.crash(point)
                 point = "more_rows"
+            _same_bytes(attempt, judgement.verdict)  # damaged bytes are no reason to reject a delivery
             if judgement.verdict.decision == "rejected":
                 raise Rejected(judgement.verdict)
             out.write(TRAILER)
@@ -74,10 +75,13 @@ def copy_rows(attempt: Attempt, storage: Storage) -> FileVerdict:
 def _audit(attempt: Attempt, verdict: FileVerdict, written: int) -> None:
     if written != verdict.good:
         raise AuditFailed(f"{attempt.delivery.name}: {written} rows were written, {verdict.good} were judged good")
+
+
+def _same_bytes(attempt: Attempt, verdict: FileVerdict) -> None:
     if verdict.sha256 != attempt.delivery.sha256:
         raise AuditFailed(
             f"{attempt.delivery.name}: the stored bytes have sha256 {verdict.sha256}, delivered {attempt.delivery.sha256}",
-            hint="the storage was changed behind the ledger; deliver the file again",
+            hint="the storage was changed behind the ledger; deliver the file again, which repairs it",
         )
 
 

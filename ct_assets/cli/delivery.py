@@ -136,7 +136,10 @@ def _show(delivered: Delivered, as_json: bool) -> None:
         "day": day,
         "bytes": delivered.bytes,
         "new": delivered.new,
+        "repaired": delivered.repaired,
         "state": delivered.state,
     }
     known = "" if delivered.new else f" (known already: {delivered.state})"
+    if delivered.repaired:
+        known += "; the stored bytes were damaged or gone and are repaired"
     emit(value, as_json, f"{delivered.delivery_id:>6}  {day or 'undated   '}  {delivered.name}{known}")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ct_assets.adapters import landing, ledger
+from ct_assets.adapters.doctor import examine
 from ct_assets.adapters.landing import NotDelivered, business_day, deliver
 from ct_assets.adapters.postgres.connect import connect
 from ct_assets.adapters.storage import open_storage
@@ -131,3 +132,36 @@ def test_f05_a_file_that_grows_while_it_is_copied_is_not_delivered(
     assert _pending(settings) == []
     monkeypatch.undo()
     assert deliver(settings, "sales", [path])[0].new
+
+
+@pytest.mark.parametrize("damage", [b"y", None])
+def test_bytes_delivered_again_repair_what_is_stored(settings: Settings, tmp_path: Path, damage: bytes | None) -> None:
+    path = _write(tmp_path, "2011-01-04.csv", "x")
+    first = deliver(settings, "sales", [path])[0]
+    storage, key = open_storage(settings), ledger.raw_key(first.sha256)
+    storage.put(key, damage) if damage else storage.delete(key)
+    again, third = deliver(settings, "sales", [path, path])
+    assert storage.get(key) == b"x"
+    assert [(d.new, d.repaired) for d in (first, again, third)] == [(True, False), (False, True), (False, False)]
+
+
+def test_a_sample_of_what_is_stored_is_read_again(settings: Settings, tmp_path: Path) -> None:
+    files = [_write(tmp_path, f"2011-01-0{i}.csv", f"day {i}") for i in range(1, 6)]
+    got = deliver(settings, "sales", files)
+    storage = open_storage(settings)
+    assert settings.ledger_url is not None
+    with connect(settings.ledger_url) as conn:
+        assert landing.damaged(conn, storage, objects=10, total_bytes=100) == (5, [])
+        storage.put(ledger.raw_key(got[1].sha256), b"day 9")
+        storage.delete(ledger.raw_key(got[3].sha256))
+        wrong = [("sales", "2011-01-02.csv"), ("sales", "2011-01-04.csv")]
+        assert landing.damaged(conn, storage, objects=10, total_bytes=100) == (5, wrong)
+        assert landing.damaged(conn, storage, objects=2, total_bytes=100)[0] == 2
+        assert landing.damaged(conn, storage, objects=10, total_bytes=12)[0] == 2, "each file has 5 bytes"
+    finding = next(f for f in examine(settings) if f.check == "raw")
+    assert (finding.state, finding.message) == (
+        "fail",
+        "2 of 5 stored deliveries are damaged or gone: sales 2011-01-02.csv, sales 2011-01-04.csv",
+    )
+    deliver(settings, "sales", files)
+    assert next(f.state for f in examine(settings) if f.check == "raw") == "ok"

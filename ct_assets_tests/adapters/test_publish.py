@@ -13,9 +13,12 @@ import psycopg
 import pytest
 
 from ct_assets.adapters import incidents, landing, ledger, tables
+from ct_assets.adapters.attempt import AuditFailed
 from ct_assets.adapters.datasets import PublishedDataset, Rollup, code_version
 from ct_assets.adapters.publish import Decision, approve, publish_delivery, replay
+from ct_assets.adapters.rollups import RollupFailed
 from ct_assets.adapters.status import summary
+from ct_assets.adapters.storage import open_storage
 from ct_assets.errors import UsageError
 from ct_assets.settings import Settings
 from ct_assets_tests.adapters.sales_files import HEADER, line, write_day
@@ -222,6 +225,29 @@ def test_a_rejected_delivery_leaves_a_verdict_and_an_incident(
     assert incidents.open_incidents(conn) == []
 
 
+@pytest.mark.parametrize("state", ["pending", "published"])
+def test_damaged_bytes_are_an_error_and_no_rejection(
+    settings: Settings, sales: PublishedDataset, conn: psycopg.Connection, tmp_path: Path, state: str
+) -> None:
+    """The damage is in the header, which alone would reject the file before its end is read."""
+    path = write_day(tmp_path, DAY)
+    delivered = landing.deliver(settings, "sales", [path])[0]
+    found = ledger.delivery(conn, delivered.delivery_id)
+    assert found is not None
+    if state == "published":
+        publish_delivery(settings, sales, found)
+    storage = open_storage(settings)
+    storage.put(found.key, path.read_bytes().replace(b"Quantity", b"Quantitx"))
+    mended = dataclasses.replace(sales, code_version="test-2")
+    with pytest.raises(AuditFailed, match=f"have sha256 [0-9a-f]{{64}}, delivered {found.sha256}.*\n.*repairs it"):
+        publish_delivery(settings, mended, found, again=True)
+    assert incidents.open_incidents(conn) == []
+    assert conn.execute("select state from ledger.delivery").fetchone() == (state,)
+    assert landing.deliver(settings, "sales", [path])[0].repaired
+    assert publish_delivery(settings, mended, found, again=True).state == "published"
+    assert _count(conn, "clean.sales_lines") == 30
+
+
 def test_a_day_without_its_date_is_rejected(settings: Settings, sales: PublishedDataset, tmp_path: Path) -> None:
     path = write_day(tmp_path, DAY)
     rejected = bring(settings, sales, path.rename(tmp_path / "sales.csv"))
@@ -336,7 +362,7 @@ def test_f27_a_rollup_cannot_write(
 ) -> None:
     bring(settings, sales, write_day(tmp_path / "a", DAY))
     hostile = dataclasses.replace(sales, rollups=(Rollup("hostile", sql),))
-    with pytest.raises(psycopg.Error):
+    with pytest.raises((psycopg.Error, RollupFailed)):
         bring(settings, hostile, write_day(tmp_path / "b", DAY, good=31))
     assert _count(conn, "clean.sales_lines") == 30
 

@@ -210,7 +210,7 @@ def test_an_installation_that_is_well(settings: Settings) -> None:
     found = {finding.check: finding.state for finding in examine(settings)}
     assert {check: state for check, state in found.items() if check not in ("disk", "leftovers")} == dict.fromkeys(
         (
-            "python", "home", "storage", "server", "schema", "clock", "pending", "incidents", "dagster", "daemon",
+            "python", "home", "storage", "server", "schema", "clock", "pending", "raw", "incidents", "dagster", "daemon",
             "kafka", "registry",
         ),
         "ok",
