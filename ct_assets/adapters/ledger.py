@@ -56,6 +56,7 @@ class Publication:
     superseded_at: dt.datetime | None
     rows: dict[str, int]
     diff: dict[str, Any] | None
+    approved_by: str | None
 
 
 _DELIVERY = "delivery_id, pipeline, name, sha256, bytes, day, state, received_at, verdict"

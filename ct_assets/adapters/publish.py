@@ -25,7 +25,7 @@ from ct_assets.adapters.revision import compare, record, shown, summarise_index,
 from ct_assets.adapters.rollups import build_again, roll_up
 from ct_assets.adapters.rows import copy_rows
 from ct_assets.adapters.storage import Storage, open_storage
-from ct_assets.errors import UsageError
+from ct_assets.errors import CtError, UsageError
 from ct_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -179,27 +179,62 @@ def _incident(dataset: str, schema: DatasetSchema, delivery: Delivery, what: tup
     )
 
 
-def approve(settings: Settings, revision_id: int, by: str) -> Publication:
-    """Make a held revision the current one of its day; known from now on. Idempotent."""
+class OutOfDate(CtError):
+    """A held revision is older than what readers see: publishing it would put older data in front."""
+
+
+def approve(settings: Settings, pipeline: str, revision_id: int, by: str) -> Publication:
+    """Make a held revision of ``pipeline`` the current one of its day; known from now on.
+
+    Approved once more while readers see it, it is returned as it is. Raises :class:`UsageError` when the revision does
+    not wait, :class:`OutOfDate` when readers see a newer one of that day.
+    """
     with connect(prepared_url(settings)) as conn, conn.transaction():
-        found = ledger.publication(conn, revision_id)
-        if found is None or found.state not in ("held", "published"):
-            raise UsageError(
-                f"revision {revision_id} is not waiting for approval", hint="`ct status` lists those that are"
-            )
-        if found.state == "held":
-            place = (found.dataset, found.day, found.part)
-            conn.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", ("|".join(map(str, place)),))
-            supersede(conn, place)
-            conn.execute(
-                "update ledger.publication set state = 'published', approved_by = %s, published_at = t.at, known_at = t.at"
-                " from (select clock_timestamp() as at) t where revision_id = %s and state = 'held'",
-                (by, revision_id),
-            )
-            conn.execute("update ledger.delivery set state = 'published' where delivery_id = %s", (found.delivery_id,))
-        found = ledger.publication(conn, revision_id)
-        assert found is not None
-        return found
+        found = _of_pipeline(conn, pipeline, revision_id)
+        place = (found.dataset, found.day, found.part)
+        conn.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", ("|".join(map(str, place)),))
+        found, current = _of_pipeline(conn, pipeline, revision_id), ledger.current(conn, *place)
+        if found.approved_by is not None and current is not None and current.revision_id == revision_id:
+            return found
+        _check_waits(found, current)
+        supersede(conn, place)
+        conn.execute(
+            "update ledger.publication set state = 'published', approved_by = %s, published_at = t.at, known_at = t.at"
+            " from (select clock_timestamp() as at) t where revision_id = %s",
+            (by, revision_id),
+        )
+        conn.execute("update ledger.delivery set state = 'published' where delivery_id = %s", (found.delivery_id,))
+        delivery = ledger.delivery(conn, found.delivery_id)
+        assert delivery is not None
+        incidents.close(conn, found.dataset, delivery.day)
+        return _of_pipeline(conn, pipeline, revision_id)
+
+
+def _of_pipeline(conn: psycopg.Connection, pipeline: str, revision_id: int) -> Publication:
+    found = ledger.publication(conn, revision_id)
+    if found is None or found.pipeline != pipeline:
+        raise UsageError(
+            f"no revision {revision_id} of pipeline {pipeline} is waiting for approval"
+            + (f": it is of pipeline {found.pipeline}" if found else ""),
+            hint="`ct status` lists those that are",
+        )
+    return found
+
+
+def _check_waits(found: Publication, current: Publication | None) -> None:
+    """Refuse a revision that was never held, and one that is older than what readers see."""
+    name = f"revision {found.revision} of {found.dataset} {found.day}"
+    if found.state != "held":
+        how = f"approved by {found.approved_by}" if found.approved_by else "published without waiting"
+        since = f", and replaced {found.superseded_at:%Y-%m-%d %H:%M}" if found.superseded_at else ""
+        raise UsageError(
+            f"{name} is not waiting for approval: it was {how}{since}", hint="`ct status` lists those that are"
+        )
+    if current is not None and current.revision > found.revision:
+        raise OutOfDate(
+            f"{name} is older than revision {current.revision}, which readers see since {current.published_at:%Y-%m-%d %H:%M}",
+            hint="nothing was changed: approving it would put older data in front",
+        )
 
 
 def replay(

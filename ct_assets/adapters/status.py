@@ -26,8 +26,10 @@ from ledger.publication where state = 'published' and superseded_at is null
   and (%(pipeline)s::text is null or pipeline = %(pipeline)s) group by pipeline, dataset order by pipeline, dataset
 """
 _HELD = """
-select revision_id, dataset, day, revision, diff from ledger.publication
-where state = 'held' and (%(pipeline)s::text is null or pipeline = %(pipeline)s) order by revision_id
+select revision_id, dataset, day, revision, diff from ledger.publication h
+where state = 'held' and (%(pipeline)s::text is null or pipeline = %(pipeline)s) and not exists (
+    select from ledger.publication n where n.dataset = h.dataset and n.day = h.day and n.part = h.part
+    and n.state = 'published' and n.superseded_at is null and n.revision > h.revision) order by revision_id
 """
 _CHAMPIONS = "select model, version, generation, decided_at, reason from ledger.champion order by model"
 _FORECASTS = """

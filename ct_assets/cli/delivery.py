@@ -52,7 +52,7 @@ def deliver(  # noqa: PLR0913 - one parameter an option
     settings = load()
     daily_spec(pipeline)
     if approve is not None:
-        _approve(settings, *approve, as_json)
+        _approve(settings, pipeline, *approve, as_json)
     elif rejected:
         _rejected(settings, pipeline, yes, as_json)
     elif inbox:
@@ -119,12 +119,16 @@ def _inbox(settings: Settings, pipeline: str, as_json: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
-def _approve(settings: Settings, revision_id: int, by: str, as_json: bool) -> None:
+def _approve(settings: Settings, pipeline: str, revision_id: int, by: str, as_json: bool) -> None:
     from ct_assets.adapters.publish import approve
 
-    done = approve(settings, revision_id, by)
+    done = approve(settings, pipeline, revision_id, by)
     value = {"revision_id": done.revision_id, "dataset": done.dataset, "day": str(done.day), "state": done.state}
-    emit(value, as_json, f"revision {done.revision} of {done.dataset} {done.day} is published, approved by {by}")
+    emit(
+        value,
+        as_json,
+        f"revision {done.revision} of {done.dataset} {done.day} is published, approved by {done.approved_by}",
+    )
 
 
 def _show(delivered: Delivered, as_json: bool) -> None:

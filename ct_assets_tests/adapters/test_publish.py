@@ -15,7 +15,7 @@ import pytest
 from ct_assets.adapters import incidents, landing, ledger, tables
 from ct_assets.adapters.attempt import AuditFailed
 from ct_assets.adapters.datasets import PublishedDataset, Rollup, code_version
-from ct_assets.adapters.publish import Decision, approve, publish_delivery, replay
+from ct_assets.adapters.publish import Decision, OutOfDate, approve, publish_delivery, replay
 from ct_assets.adapters.rollups import RollupFailed
 from ct_assets.adapters.status import summary
 from ct_assets.adapters.storage import open_storage
@@ -181,12 +181,38 @@ def test_f07_a_late_correction_may_wait_for_approval(
     assert _count(conn, "clean.sales_lines") == 30
     assert [row["revision_id"] for row in summary(conn)["held"]] == [held.publication.revision_id]
     for _ in range(2):  # idempotent
-        done = approve(settings, held.publication.revision_id, "lead")
+        done = approve(settings, "sales", held.publication.revision_id, "lead")
         assert (done.state, done.revision) == ("published", 2)
     assert _count(conn, "clean.sales_lines") == 33
     assert done.known_at == done.published_at > held.publication.published_at
-    with pytest.raises(UsageError, match="is not waiting for approval"):
-        approve(settings, 10**9, "lead")
+    with pytest.raises(UsageError, match="is waiting for approval"):
+        approve(settings, "sales", 10**9, "lead")
+
+
+def test_only_a_held_revision_of_the_pipeline_is_approved(
+    settings: Settings, sales: PublishedDataset, conn: psycopg.Connection, tmp_path: Path
+) -> None:
+    """Another pipeline's, one that never waited, and one that readers have something newer than are refused."""
+    careful = dataclasses.replace(sales, late_correction="approve")
+    first = bring(settings, careful, write_day(tmp_path / "a", DAY, good=30))
+    bring(settings, careful, write_day(tmp_path / "bad", DAY, good=10, bad=5))
+    older = bring(settings, careful, write_day(tmp_path / "b", DAY, good=33))
+    newer = bring(settings, careful, write_day(tmp_path / "c", DAY, good=36))
+    held = [decision.publication.revision_id for decision in (first, older, newer) if decision.publication]
+    with pytest.raises(UsageError, match=f"no revision {held[2]} of pipeline cafe .* it is of pipeline sales"):
+        approve(settings, "cafe", held[2], "lead")
+    with pytest.raises(UsageError, match=r"revision 1 of sales_lines 2011-01-04 .* published without waiting\n"):
+        approve(settings, "sales", held[0], "lead")
+    assert [row["revision_id"] for row in summary(conn)["held"]] == held[1:]
+    assert len(incidents.open_incidents(conn)) == 1
+    approve(settings, "sales", held[2], "lead")
+    assert incidents.open_incidents(conn) == [], "a good delivery of the day is published"
+    assert summary(conn)["held"] == [], "what is older than the current revision waits for nothing"
+    with pytest.raises(OutOfDate, match="revision 2 of sales_lines 2011-01-04 is older than revision 3"):
+        approve(settings, "sales", held[1], "lead")
+    with pytest.raises(UsageError, match="published without waiting, and replaced"):
+        approve(settings, "sales", held[0], "lead")
+    assert _count(conn, "clean.sales_lines") == 36
 
 
 def test_first_revisions_count_as_known_at_the_end_of_their_day(

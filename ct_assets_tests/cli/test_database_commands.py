@@ -101,7 +101,7 @@ def test_deliver_prints_a_line_a_file(environ: dict[str, str], tmp_path: Path) -
         (["--pipeline", "sales"], 2, "no file was named"),
         (["--pipeline", "sales", "absent.csv"], 1, "cannot read absent.csv"),
         (["x.csv"], 2, "--pipeline"),
-        (["--pipeline", "sales", "--approve", "99", "lead"], 2, "is not waiting for approval"),
+        (["--pipeline", "sales", "--approve", "99", "lead"], 2, "no revision 99 of pipeline sales is waiting"),
     ],
 )
 def test_deliver_says_what_is_wrong(environ: dict[str, str], arguments: list[str], code: int, says: str) -> None:
