@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ct_assets.adapters.crash import Crash
 from ct_assets.adapters.datasets import PublishedDataset
-from ct_assets.adapters.ledger import Delivery
+from ct_assets.adapters.ledger import Delivery, Judge, Publication
 from ct_assets.errors import CtError
 
 if TYPE_CHECKING:
@@ -34,6 +34,15 @@ class Rejected(Exception):
         self.verdict = verdict
 
 
+class Unchanged(Exception):
+    """Ends the transaction of a delivery judged again whose revision would be the one that readers see already."""
+
+    def __init__(self, verdict: FileVerdict, publication: Publication) -> None:
+        """Keep the verdict and the revision that stays."""
+        super().__init__(publication.revision_id)
+        self.verdict, self.publication = verdict, publication
+
+
 @dataclass
 class Attempt:
     """One attempt, on one connection. ``revision_id`` is given inside the transaction."""
@@ -48,6 +57,11 @@ class Attempt:
     def __post_init__(self) -> None:
         """An undated file counts for the day (UTC) on which it arrived."""
         self.day = self.delivery.day or self.delivery.received_at.astimezone(dt.UTC).date()
+
+    @property
+    def judge(self) -> Judge:
+        """The contract and code of this attempt."""
+        return Judge(self.dataset.schema.digest, self.dataset.code_version)
 
     @property
     def part(self) -> str:

@@ -57,12 +57,16 @@ def report(conn: psycopg.Connection, incident: Incident) -> int:
     return row[0]
 
 
-def close(conn: psycopg.Connection, dataset: str, day: dt.date | None) -> int:
-    """Close what was open for a partition, because a good delivery of it was published; returns how many."""
+def close(conn: psycopg.Connection, dataset: str, day: dt.date | None, delivery_id: int | None = None) -> int:
+    """Close what was open for a partition, because a good delivery of it was published; returns how many.
+
+    ``delivery_id``: only what that delivery opened, because it alone was found good (another may still be refused).
+    """
     return conn.execute(
         "update ledger.incident set state = 'closed', closed_at = clock_timestamp()"
-        " where dataset = %s and day is not distinct from %s and state = 'open'",
-        (dataset, day),
+        " where dataset = %s and day is not distinct from %s and state = 'open'"
+        " and (%s::bigint is null or delivery_id = %s)",
+        (dataset, day, delivery_id, delivery_id),
     ).rowcount
 
 

@@ -9,15 +9,25 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import psycopg
 
 
+class Judge(NamedTuple):
+    """What gives a verdict: the same bytes under the same contract and code have the same one."""
+
+    contract_digest: str | None
+    code_version: str | None
+
+
 @dataclass(frozen=True)
 class Delivery:
-    """One delivery: bytes for a day. ``state``: pending, published, held (waits for approval) or rejected."""
+    """One delivery: bytes for a day. ``state``: pending, published, held (waits for approval) or rejected.
+
+    ``contract_digest`` and ``code_version``: by which its verdict was given, None before.
+    """
 
     delivery_id: int
     pipeline: str
@@ -28,6 +38,8 @@ class Delivery:
     state: str
     received_at: dt.datetime
     verdict: dict[str, Any] | None = None
+    contract_digest: str | None = None
+    code_version: str | None = None
 
     @property
     def key(self) -> str:
@@ -59,7 +71,10 @@ class Publication:
     approved_by: str | None
 
 
-_DELIVERY = "delivery_id, pipeline, name, sha256, bytes, day, state, received_at, verdict"
+_DELIVERY = (
+    "delivery_id, pipeline, name, sha256, bytes, day, state, received_at, verdict - 'code_version',"
+    " contract_digest, verdict ->> 'code_version'"
+)
 _PUBLICATION = ", ".join(Publication.__dataclass_fields__)
 
 
@@ -88,16 +103,15 @@ def deliveries_of_day(conn: psycopg.Connection, pipeline: str, day: dt.date) -> 
     return [Delivery(*row) for row in conn.execute(query.encode(), (pipeline, day)).fetchall()]
 
 
-def decide(
-    conn: psycopg.Connection, delivery_id: int, state: str, contract_digest: str, verdict: dict[str, Any]
-) -> None:
-    """Record what became of a delivery, at the database's time."""
+def decide(conn: psycopg.Connection, delivery_id: int, state: str, judge: Judge, verdict: dict[str, Any]) -> None:
+    """Record what became of a delivery and by which contract and code, at the database's time."""
     from psycopg.types.json import Jsonb
 
+    by_code = Jsonb(verdict | {"code_version": judge.code_version})
     conn.execute(
         "update ledger.delivery set state = %s, contract_digest = %s, verdict = %s, decided_at = clock_timestamp(),"
         " fence = fence + 1 where delivery_id = %s",
-        (state, contract_digest, Jsonb(verdict), delivery_id),
+        (state, judge.contract_digest, by_code, delivery_id),
     )
 
 

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ct_assets.adapters import incidents, ledger, tables
-from ct_assets.adapters.attempt import Attempt, AuditFailed, Rejected
+from ct_assets.adapters.attempt import Attempt, AuditFailed, Rejected, Unchanged
 from ct_assets.adapters.crash import Crash, crash_at
 from ct_assets.adapters.datasets import PublishedDataset
 from ct_assets.adapters.ledger import Delivery, Publication
 from ct_assets.adapters.postgres.connect import connect, with_retry
 from ct_assets.adapters.postgres.migrate import prepared_url
-from ct_assets.adapters.revision import compare, record, shown, summarise_index, supersede
+from ct_assets.adapters.revision import compare, record, shown, summarise_index, supersede, unchanged
 from ct_assets.adapters.rollups import build_again, roll_up
 from ct_assets.adapters.rows import copy_rows
 from ct_assets.adapters.storage import Storage, open_storage
@@ -45,6 +45,7 @@ class Decision:
     verdict: dict[str, Any]
     publication: Publication | None = None
     incident_id: int | None = None
+    unchanged: bool = False  # judged again, and every row, quarantined row and rollup is as published
 
 
 def publish_delivery(
@@ -58,7 +59,8 @@ def publish_delivery(
     """Judge the delivery's bytes under ``dataset``'s contract and publish, hold or reject it. Idempotent.
 
     ``again`` judges a delivery that was decided before once more, unless contract and code are the same as then (replay
-    after a fix). A broken connection is retried a few times, each time from the start of the transaction.
+    after a fix). When the result is what readers see already, no revision is written: the ledger notes the judgement.
+    A broken connection is retried a few times, each time from the start of the transaction.
     Raises :class:`tables.TableConflict`, :class:`AuditFailed`, ``StorageError``, ``DatabaseUnreachable``.
     """
     storage = open_storage(settings)
@@ -86,6 +88,8 @@ def _publish(attempt: Attempt, storage: Storage, again: bool) -> Decision:
     except Rejected as rejected:
         decision = _reject(attempt, rejected.verdict)
         attempt.crash("rejected")
+    except Unchanged as same:
+        decision = _keep(attempt, same)
     return decision
 
 
@@ -102,6 +106,8 @@ def _lock(attempt: Attempt, again: bool) -> Decision | None:
     publication = ledger.publication_of(conn, found.delivery_id)
     if again and _could_differ(attempt, publication):
         return None
+    if again and publication is not None and publication.state == "published":
+        incidents.close(conn, attempt.dataset.name, found.day, found.delivery_id)  # of a replay under another contract
     return Decision(found, found.state, False, found.verdict or {}, publication)
 
 
@@ -109,8 +115,8 @@ def _could_differ(attempt: Attempt, publication: Publication | None) -> bool:
     """Whether judging the same bytes again could give another result: another contract or other code."""
     if publication is None:
         return True
-    pinned = (attempt.dataset.schema.digest, attempt.dataset.code_version)
-    return (publication.contract_digest, publication.code_version) != pinned
+    delivery = attempt.delivery
+    return (delivery.contract_digest, delivery.code_version or publication.code_version) != attempt.judge
 
 
 def _write(attempt: Attempt, storage: Storage) -> Decision:
@@ -125,11 +131,28 @@ def _write(attempt: Attempt, storage: Storage) -> Decision:
     previous = ledger.current(attempt.conn, *attempt.place)
     diff = compare(attempt, previous) if previous is not None else None
     attempt.crash("compared")
+    if previous is not None and diff is not None and unchanged(attempt, verdict, previous, diff):
+        raise Unchanged(verdict, previous)
     publication = record(attempt, verdict, diff)
     if publication.state == "published":
-        incidents.close(attempt.conn, attempt.dataset.name, attempt.delivery.day)
+        incidents.close(attempt.conn, attempt.dataset.name, attempt.delivery.day, _replaced(attempt, previous))
     attempt.crash("recorded")
     return Decision(attempt.delivery, publication.state, True, shown(verdict), publication)
+
+
+def _replaced(attempt: Attempt, previous: Publication | None) -> int | None:
+    """The delivery, when its own revision is replaced: that says nothing about another one that was refused."""
+    own = previous is not None and previous.delivery_id == attempt.delivery.delivery_id
+    return attempt.delivery.delivery_id if own else None
+
+
+def _keep(attempt: Attempt, same: Unchanged) -> Decision:
+    """What was staged is gone again; by what the delivery was judged is noted, and what it had opened is over."""
+    conn, delivery = attempt.conn, attempt.delivery
+    with conn.transaction():
+        ledger.decide(conn, delivery.delivery_id, delivery.state, attempt.judge, shown(same.verdict))
+        incidents.close(conn, attempt.dataset.name, delivery.day, delivery.delivery_id)
+    return Decision(delivery, delivery.state, False, shown(same.verdict), same.publication, unchanged=True)
 
 
 def _reject(attempt: Attempt, verdict: FileVerdict) -> Decision:
@@ -145,7 +168,7 @@ def _reject(attempt: Attempt, verdict: FileVerdict) -> Decision:
         if found is not None and found.state == "rejected" and found.verdict == shown(verdict):
             return Decision(found, "rejected", False, found.verdict or {})
         if found is not None and found.state == "pending":
-            ledger.decide(conn, found.delivery_id, "rejected", attempt.dataset.schema.digest, shown(verdict))
+            ledger.decide(conn, found.delivery_id, "rejected", attempt.judge, shown(verdict))
         incident_id = incidents.report(conn, incident)
     return Decision(attempt.delivery, "rejected", True, shown(verdict), incident_id=incident_id)
 
@@ -240,7 +263,7 @@ def _check_waits(found: Publication, current: Publication | None) -> None:
 def replay(
     settings: Settings, dataset: PublishedDataset, day: dt.date, *, crash: Crash | None = None
 ) -> list[Decision]:
-    """Judge the stored bytes of a day again under the present contract: a new revision where that can differ.
+    """Judge the stored bytes of a day again under the present contract: a new revision where that differs.
 
     What is judged again: the deliveries behind the current revisions, or, where the day has none, its last delivery
     (rejected then). Running it twice changes nothing the second time.

@@ -61,6 +61,32 @@ def compare(attempt: Attempt, previous: Publication) -> dict[str, Any]:
     }
 
 
+def unchanged(attempt: Attempt, verdict: FileVerdict, previous: Publication, diff: dict[str, Any]) -> bool:
+    """Whether the same delivery gave ``previous`` and nothing staged differs from it: counts, rows with their lines,
+    quarantined rows with their reasons, rollups."""
+    if previous.delivery_id != attempt.delivery.delivery_id or previous.rows != verdict.rows:
+        return False
+    tables_of_it = [(f"store.{name}", "_revision_id") for name in _stored(attempt.dataset)]
+    tables_of_it.append(("ledger.quarantined", "revision_id"))
+    counted = diff["added"], diff["removed"], diff["changed"]
+    return not any(counted) and not any(_differs(attempt, previous, *one) for one in tables_of_it)
+
+
+def _stored(dataset: PublishedDataset) -> list[str]:
+    return [dataset.name, *(rollup.name for rollup in dataset.rollups)]
+
+
+def _differs(attempt: Attempt, previous: Publication, table: str, column: str) -> bool:
+    """Whether the rows of both revisions in a table differ as multisets; as JSON, because a rollup may have any type."""
+    from psycopg import sql
+
+    query = sql.SQL("select to_jsonb(s) - {} from {} s where {} = {}")
+    where = sql.Literal(column), sql.Identifier(*table.split(".")), sql.Identifier(column)
+    new, old = (query.format(*where, sql.Literal(one)) for one in (attempt.revision_id, previous.revision_id))
+    both = sql.SQL("select exists (({new} except all {old}) union all ({old} except all {new}))")
+    return attempt.conn.execute(both.format(new=new, old=old)).fetchone() == (True,)
+
+
 def _key_columns(dataset: PublishedDataset) -> list[str]:
     named = {c.name: c.physical_name or c.name for c in dataset.schema.columns}
     return [named.get(name, name) for name in dataset.schema.primary_key]
@@ -103,7 +129,7 @@ def record(attempt: Attempt, verdict: FileVerdict, diff: dict[str, Any] | None) 
             "zone": dataset.zone,
         },
     )
-    ledger.decide(conn, attempt.delivery.delivery_id, state, dataset.schema.digest, shown(verdict))
+    ledger.decide(conn, attempt.delivery.delivery_id, state, attempt.judge, shown(verdict))
     found = ledger.publication(conn, attempt.revision_id)
     assert found is not None
     return found

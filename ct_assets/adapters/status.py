@@ -21,8 +21,11 @@ from ledger.delivery where %(pipeline)s::text is null or pipeline = %(pipeline)s
 _PUBLICATIONS = """
 select pipeline, dataset, count(distinct day) as days, min(day) as first_day, max(day) as last_day,
        sum((rows->>'good')::bigint)::bigint as rows, sum((rows->>'quarantined')::bigint)::bigint as quarantined,
-       count(*) filter (where revision > 1) as corrected, max(published_at) as last_published
-from ledger.publication where state = 'published' and superseded_at is null
+       count(*) filter (where exists (
+           select from ledger.publication o where o.dataset = p.dataset and o.day = p.day and o.part = p.part
+           and o.revision < p.revision and o.state = 'published' and o.delivery_id <> p.delivery_id)) as corrected,
+       max(published_at) as last_published
+from ledger.publication p where state = 'published' and superseded_at is null
   and (%(pipeline)s::text is null or pipeline = %(pipeline)s) group by pipeline, dataset order by pipeline, dataset
 """
 _HELD = """

@@ -133,12 +133,22 @@ def _show_replay(day: dt.date, decision, as_json: bool) -> None:
     revision = decision.publication.revision if decision.publication else None
     diff = decision.publication.diff if decision.publication else None
     value = {"day": day.isoformat(), "file": decision.delivery.name, "state": decision.state, "changed": decision.fresh}
+    value |= {"judged_again": decision.fresh or decision.unchanged}
     value |= {"revision": revision, "diff": diff, "verdict": decision.verdict}
-    rows = decision.verdict.get("rows", {})
-    text = (
-        f"{day}  {decision.state}, revision {revision}: {rows.get('good')} good, {rows.get('quarantined')} quarantined"
-    )
-    emit(value, as_json, text if decision.fresh else f"{day}  nothing to do: same bytes, same contract, same code")
+    emit(value, as_json, f"{day}  {_in_words(decision, revision)}")
+
+
+def _in_words(decision, revision: int | None) -> str:
+    rows, wrong = decision.verdict.get("rows", {}), decision.verdict.get("rejected")
+    if decision.state == "rejected" and wrong:
+        where = f"line {wrong['line']}: " if wrong.get("line") else ""
+        stays = f"; revision {revision} stays" if revision else ""
+        return f"rejected, nothing was written ({wrong['rule']}): {where}{wrong['message']}{stays}"
+    if decision.unchanged:
+        return f"judged again, the same rows: revision {revision} stays"
+    if not decision.fresh:
+        return f"nothing to do: same bytes, same contract, same code (revision {revision})"
+    return f"{decision.state}, revision {revision}: {rows.get('good')} good, {rows.get('quarantined')} quarantined"
 
 
 def _known_rule(conn, dataset, rule: str | None) -> None:

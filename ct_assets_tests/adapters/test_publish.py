@@ -365,6 +365,74 @@ def test_replay_after_a_fix_writes_a_revision_and_only_one(
         replay(settings, sales, DAY + dt.timedelta(days=1))
 
 
+def test_a_replay_that_changes_nothing_publishes_nothing(
+    settings: Settings, sales: PublishedDataset, conn: psycopg.Connection, tmp_path: Path
+) -> None:
+    """Other code, the same rows: no revision, so nothing downstream is stale; the judgement is noted once."""
+    first = bring(settings, sales, write_day(tmp_path, DAY, good=30, bad=2))
+    before = conn.execute("select * from ledger.publication").fetchall()
+    newer = dataclasses.replace(sales, code_version="test-2")
+    (done,) = replay(settings, newer, DAY)
+    assert (done.state, done.fresh, done.unchanged, done.publication) == ("published", False, True, first.publication)
+    assert conn.execute("select * from ledger.publication").fetchall() == before
+    assert (_count(conn, "store.sales_lines"), _count(conn, "ledger.quarantined")) == (30, 2)
+    found = ledger.delivery(conn, first.delivery.delivery_id)
+    assert found is not None
+    assert (found.contract_digest, found.code_version) == (sales.schema.digest, "test-2")
+    assert found.verdict == first.verdict
+    (second,) = replay(settings, newer, DAY)
+    assert (second.fresh, second.unchanged) == (False, False), "judged by this contract and code already"
+    assert replay(settings, sales, DAY)[0].unchanged, "and again by the first"
+
+
+@pytest.mark.parametrize(
+    ("rollup", "bad_is"),
+    [
+        ("select :day as day, :revision_id::bigint as of", "zero_quantity"),
+        ("select :day as day, null::json as j, count(*) from store.sales_lines where _revision_id = :revision_id", "z"),
+    ],
+)
+def test_a_replay_that_changes_a_rollup_or_a_reason_is_a_revision(
+    settings: Settings, sales: PublishedDataset, tmp_path: Path, rollup: str, bad_is: str
+) -> None:
+    dataset = dataclasses.replace(sales, rollups=(Rollup("per_day", rollup),))
+    bring(settings, dataset, write_day(tmp_path, DAY, good=30, bad=2))
+    rules = tuple(dataclasses.replace(r, name=r.name.replace("zero_quantity", bad_is)) for r in sales.schema.rules)
+    schema = dataclasses.replace(sales.schema, rules=rules, digest="f" * 64)
+    (done,) = replay(settings, dataclasses.replace(dataset, schema=schema), DAY)
+    assert done.publication is not None
+    assert (done.fresh, done.publication.revision) == (True, 2)
+    assert summary_of(settings)["corrected"] == 0, "a replay corrects nothing that the supplier said"
+
+
+def summary_of(settings: Settings) -> dict[str, Any]:
+    assert settings.ledger_url is not None
+    with psycopg.connect(settings.ledger_url) as conn:
+        return summary(conn)["published"][0]
+
+
+def test_an_incident_of_a_replay_ends_with_the_contract_that_made_it(
+    settings: Settings, sales: PublishedDataset, conn: psycopg.Connection, tmp_path: Path
+) -> None:
+    """The stricter contract refuses the published day; under the old one the day is right, the late file still is not."""
+    bring(settings, sales, write_day(tmp_path / "a", DAY, good=30, bad=1))
+    late = write_day(tmp_path / "b", DAY)
+    late.write_text(late.read_text().replace("Quantity", "Qty"))
+    bring(settings, sales, late)
+    assert [row["rule"] for row in incidents.open_incidents(conn)] == ["missing_column"]
+    strict = dataclasses.replace(sales, schema=dataclasses.replace(sales.schema, max_bad_fraction=0.0, digest="f" * 64))
+    assert replay(settings, strict, DAY)[0].state == "rejected"
+    assert {row["rule"] for row in incidents.open_incidents(conn)} == {"max_bad_fraction", "missing_column"}
+    (back,) = replay(settings, sales, DAY)
+    assert (back.fresh, back.unchanged) == (False, False)
+    assert [row["rule"] for row in incidents.open_incidents(conn)] == ["missing_column"]
+    assert replay(settings, strict, DAY)[0].state == "rejected"
+    assert replay(settings, dataclasses.replace(sales, code_version="test-2"), DAY)[0].unchanged
+    assert [row["rule"] for row in incidents.open_incidents(conn)] == ["missing_column"]
+    bring(settings, sales, write_day(tmp_path / "c", DAY, good=31))
+    assert (incidents.open_incidents(conn), summary_of(settings)["corrected"]) == ([], 1)
+
+
 def test_replay_of_a_rejected_day(
     settings: Settings, sales: PublishedDataset, conn: psycopg.Connection, tmp_path: Path
 ) -> None:
