@@ -87,6 +87,7 @@ VARIABLES: dict[str, str] = {
     "CT_DAGSTER_URL": "PostgreSQL URL of Dagster's run, event and schedule storage",
     "CT_LEDGER_URL": "PostgreSQL URL of the ledger and the published tables",
     "CT_STREAM_URL": "PostgreSQL URL of stream state, offsets and online rows (they stay together)",
+    "CT_ONLINE_URL": "redis://, rediss:// or unix:// of a Redis that answers online reads (default: PostgreSQL answers; see docs/streaming.md)",
     "CT_REGISTRY_URL": "PostgreSQL URL of the model registry",
     "CT_STORAGE_URL": "file:///folder or s3://bucket/prefix for landing bytes, models and reports",
     "CT_S3_ENDPOINT": "endpoint of an S3-compatible store (default: AWS)",
@@ -152,6 +153,7 @@ class Settings:
     ledger_url: str | None = field(default=None, repr=False)
     stream_url: str | None = field(default=None, repr=False)
     registry_url: str | None = field(default=None, repr=False)
+    online_url: str | None = field(default=None, repr=False)
     s3_endpoint: str | None = None
     s3_region: str = "us-east-1"
     s3_access_key: Secret | None = None
@@ -177,7 +179,9 @@ class Settings:
         shown = {}
         for name in self.__dataclass_fields__:
             value = getattr(self, name)
-            text = "(embedded)" if value is None and name.endswith("_url") else str(value)
+            text = str(value)
+            if value is None and name.endswith("_url"):
+                text = "(PostgreSQL)" if name == "online_url" else "(embedded)"
             shown[name] = redact(text) if name.endswith("_url") else text
         return shown
 
@@ -206,6 +210,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         profile=profile,
         home=home,
         storage_url=_storage_url(env, profile, home),
+        online_url=_online_url(env),
         landing=Path(env.get("CT_LANDING") or home / "landing").expanduser().absolute(),
         s3_endpoint=env.get("CT_S3_ENDPOINT"),
         s3_region=env.get("CT_S3_REGION", "us-east-1"),
@@ -268,6 +273,16 @@ def _storage_url(env: Mapping[str, str], profile: str, home: Path) -> str:
     if not url.startswith(("file:///", "s3://")):
         raise UsageError(
             f"CT_STORAGE_URL is {redact(url)!r}", hint="expected file:///absolute/folder or s3://bucket/prefix"
+        )
+    return url
+
+
+def _online_url(env: Mapping[str, str]) -> str | None:
+    url = env.get("CT_ONLINE_URL")
+    if url is not None and not url.startswith(("redis://", "rediss://", "unix://")):
+        raise UsageError(
+            f"CT_ONLINE_URL begins with {url.split(':', 1)[0]!r}",
+            hint="expected redis://:password@host:6379/0, rediss://... (TLS) or unix:///path/redis.sock; unset: PostgreSQL",
         )
     return url
 

@@ -18,8 +18,9 @@ import pytest
 
 from ct_assets.settings import Settings, load
 from ct_assets_tests.kafka_broker import kafka, kafka_alone, kafka_url, stop_broker
+from ct_assets_tests.redis_server import redis_server, redis_url
 
-__all__ = ["kafka", "kafka_alone", "kafka_url"]
+__all__ = ["kafka", "kafka_alone", "kafka_url", "redis_server", "redis_url"]
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"

@@ -26,7 +26,9 @@ STREAM_POINTS = (
     "assigned", "polled", "folded",
     "fenced", "chunks_written", "dead_letters_written", "online_midway", "online_written", "acknowledged",
 )  # fmt: skip
-POINTS = (*DELIVERY_POINTS, *FEATURE_POINTS, *MODEL_POINTS, *FORECAST_POINTS, *STREAM_POINTS)
+# Of a worker with a copy in Redis: a batch is there, and Redis does not say so yet.
+TWIN_POINTS = ("twin_sent",)
+POINTS = (*DELIVERY_POINTS, *FEATURE_POINTS, *MODEL_POINTS, *FORECAST_POINTS, *STREAM_POINTS, *TWIN_POINTS)
 
 
 def no_crash(point: str) -> None:

@@ -53,6 +53,7 @@ def examine(settings: Settings, clock: Clock | None = None) -> list[Finding]:
         ("daemon", lambda: _daemon(settings, clock)),
         ("kafka", lambda: _kafka(settings)),
         ("registry", lambda: _registry(settings)),
+        ("online", lambda: _online(settings)),
         ("leftovers", _leftovers),
     ]
     needing = (*NEED_LEDGER, *(NEED_DAGSTER if settings.dagster_url == settings.ledger_url else ()))
@@ -291,6 +292,13 @@ def _registry(settings: Settings) -> Finding:
     from ct_assets.adapters.events import examination
 
     return Finding("registry", *examination.registry(settings))
+
+
+def _online(settings: Settings) -> Finding:
+    """The Redis of CT_ONLINE_URL."""
+    from ct_assets.adapters.stream import redis_examination
+
+    return Finding("online", *redis_examination.redis_store(settings))
 
 
 def _leftovers() -> Finding:

@@ -94,6 +94,7 @@ def replay(path: Path, message_format: str, reason: str | None, ids: tuple[int, 
     """
     from ct_assets.adapters.clock import SystemClock
     from ct_assets.adapters.stream import dead_letters
+    from ct_assets.cli.stream_sync import twins
     from ct_assets.errors import UsageError
     from ct_assets.settings import load
     from ct_assets.streaming.definition import load_definition
@@ -112,6 +113,8 @@ def replay(path: Path, message_format: str, reason: str | None, ids: tuple[int, 
             )
         for stream in streams:
             outcomes = dead_letters.replay(conn, stream, decoder, chosen, now).outcomes
+            for twin in twins(conn, stream.stream_id):
+                twin.sync(conn)
             dead += sum(n for outcome, n in outcomes.items() if outcome not in dead_letters.FINAL)
             text = ", ".join(f"{n} {outcome}" for outcome, n in sorted(outcomes.items())) or "nothing to replay"
             emit(

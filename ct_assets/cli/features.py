@@ -89,7 +89,8 @@ def check(view: str, sample: int, hours: float, as_json: bool) -> None:
     since = now - round(hours * 3.6e9)
     with connect(prepared_url(settings, "stream"), autocommit=True) as conn:
         table = find_table(conn, view)
-        consistency.sample_reads(conn, table, consistency.some_entities(conn, table, sample), now)
+        sampled = consistency.some_entities(conn, table, sample)
+        consistency.sample_reads(conn, table, sampled, now, settings.online_url)
         report = consistency.recompute(conn, open_storage(settings), table, since)
         skew = consistency.as_served(conn, open_storage(settings), table, since)
     changed = sum(skew.changed.values())
@@ -143,9 +144,10 @@ def moment(text: str, option: str) -> int:
 
 
 def _online(conn: psycopg.Connection, table: OnlineTable, entities: list[Any], now: int) -> list[dict[str, Any]]:
-    from ct_assets.adapters.stream.online import read
+    from ct_assets.adapters.stream.online_reads import OnlineReads
+    from ct_assets.settings import load
 
-    found = read(conn, table, entities, now)
+    found = OnlineReads(load().online_url).read(conn, table, entities, now)
     about = {
         "at": _text(now),
         "watermark": _text(found.watermark_us),

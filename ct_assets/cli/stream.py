@@ -1,7 +1,7 @@
 """``ct stream``: rolling aggregates of event streams.
 
 What goes here: the group. What does not: its commands (``stream_compute.py``, ``stream_run.py``, ``stream_deploy.py``,
-``stream_status.py``, ``stream_hops.py``).
+``stream_status.py``, ``stream_hops.py``, ``stream_sync.py``).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from ct_assets.cli.stream_deploy import deploy, plan, retire
 from ct_assets.cli.stream_hops import hops
 from ct_assets.cli.stream_run import run
 from ct_assets.cli.stream_status import status
+from ct_assets.cli.stream_sync import sync
 
 
 @click.group()
@@ -27,3 +28,4 @@ stream.add_command(deploy)
 stream.add_command(status)
 stream.add_command(retire)
 stream.add_command(hops)
+stream.add_command(sync)

@@ -66,6 +66,7 @@ def deploy(path: Path, back: bool, no_switch: bool, as_json: bool) -> None:
     Values of aggregates that did not change must be equal in both versions, else nothing is switched (exit 1).
     """
     from ct_assets.adapters.stream import deployment, versions
+    from ct_assets.cli.stream_sync import twins
     from ct_assets.streaming.definition import load_definition
 
     definition = load_definition(path)
@@ -90,6 +91,8 @@ def deploy(path: Path, back: bool, no_switch: bool, as_json: bool) -> None:
             emit(found.__dict__, as_json, _NEXT[found.action])
             return
         report = _compared(conn, definition, table)
+        for twin in twins(conn, table.stream_id):  # readers of the new version find it in Redis at once
+            twin.sync(conn)
         if not no_switch:
             versions.switch(conn, definition.name, definition.hash, found.active_hash)
         state = "built beside" if no_switch else "answers now"
@@ -111,6 +114,7 @@ def retire(name: str, hash_: str, yes: bool, as_json: bool) -> None:
     A model or Feast view that is pinned to the version cannot read it online any more.
     """
     from ct_assets.adapters.stream import versions
+    from ct_assets.cli.stream_sync import twins
 
     with _connection() as conn:
         table = versions.find_table(conn, name, hash_)
@@ -118,7 +122,10 @@ def retire(name: str, hash_: str, yes: bool, as_json: bool) -> None:
         if any(v.is_active for v in versions.listed(conn, name) if v.definition_id == table.definition_id):
             raise UsageError(f"version {full[:12]} of {name} answers now", hint="switch to another first")
         if yes:
+            copies = [twin.place(conn, table) for twin in twins(conn, table.stream_id)]
             versions.retire(conn, name, full)
+            for copy in copies:
+                copy.sweep(None)
     done = "is dropped" if yes else "would be dropped: say --yes"
     emit({"name": name, "hash": full, "retired": yes}, as_json, f"{name}: the online table of {full[:12]} {done}")
 

@@ -42,7 +42,8 @@ def verify_features(installation: Installation, pipeline: StreamPipeline) -> Ite
     with installation.stream() as conn:
         table = live_table(conn, pipeline)
         at = snapshots.position(conn, table, now)
-        consistency.sample_reads(conn, table, consistency.some_entities(conn, table, SAMPLED), now)
+        sampled = consistency.some_entities(conn, table, SAMPLED)
+        consistency.sample_reads(conn, table, sampled, now, installation.settings.online_url)
         report = consistency.recompute(conn, storage, table, now - DAY_US)
         skew = consistency.as_served(conn, storage, table, now - DAY_US, at.watermark)
     yield dg.MaterializeResult(

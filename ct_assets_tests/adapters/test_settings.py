@@ -83,16 +83,25 @@ def test_f28_no_secret_is_printed() -> None:
             "CT_STORAGE_URL": "s3://bucket/prefix",
             "CT_S3_ACCESS_KEY": "canary-access",
             "CT_S3_SECRET_KEY": "canary-secret",
+            "CT_ONLINE_URL": "redis://:canary-redis@cache:6379/0",
         }
     )
     assert settings.s3_secret_key is not None
+    assert settings.online_url == "redis://:canary-redis@cache:6379/0"
+    assert settings.describe()["online_url"] == "redis://:***@cache:6379/0"
+    assert load({}).describe()["online_url"] == "(PostgreSQL)"
     assert settings.s3_secret_key.reveal() == "canary-secret"
     assert "hunter2" in str(settings.ledger_url)
     shown = (
         f"{settings!r} {settings} {settings.describe()} {vars(settings)['s3_secret_key']} {[settings.s3_access_key]}"
     )
-    for canary in ("hunter2", "canary-access", "canary-secret"):
+    for canary in ("hunter2", "canary-access", "canary-secret", "canary-redis"):
         assert canary not in shown
+
+
+def test_an_online_url_that_is_no_redis_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"CT_ONLINE_URL begins with 'postgresql'\s+expected redis://"):
+        load({"CT_ONLINE_URL": "postgresql://u:pw@h/db"})
 
 
 def test_a_secret_is_compared_but_not_carried_away() -> None:

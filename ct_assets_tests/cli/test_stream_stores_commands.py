@@ -6,6 +6,7 @@ Why the answers are compared as JSON: scripts read stdout, and every line of it 
 from __future__ import annotations
 
 import json
+import os
 import time
 from decimal import Decimal
 from pathlib import Path
@@ -17,10 +18,12 @@ from click.testing import CliRunner, Result
 
 from ct_assets.adapters.postgres.connect import connect
 from ct_assets.adapters.stream import online, state
+from ct_assets.adapters.stream.redis_sync import Twin
 from ct_assets.cli.dead_letter import dead_letter
 from ct_assets.cli.features import features
 from ct_assets.cli.stream_deploy import deploy, plan, retire
 from ct_assets.cli.stream_status import status
+from ct_assets.cli.stream_sync import sync
 from ct_assets.errors import CtError
 from ct_assets_tests.adapters.stream import worlds
 from ct_assets_tests.adapters.stream.worlds import START, Given, M, Writer
@@ -29,9 +32,11 @@ OLD = "  - {name: n, function: count, window: 5m}\n  - {name: s, function: sum, 
 NEW = "  - {name: n, function: count, window: 10m}\n  - {name: s, function: sum, column: paid, window: 1h}\n"
 
 
-@pytest.fixture
-def folder(pg_url: str, tmp_path: Path, ct_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Definitions `old` (running, with three events of user 1 lately) and `new`."""
+@pytest.fixture(params=["postgresql", "redis"])
+def folder(
+    request: pytest.FixtureRequest, pg_url: str, tmp_path: Path, ct_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """Definitions `old` (running, with three events of user 1 lately) and `new`; each online store in turn."""
     monkeypatch.setenv("CT_DATABASE_URL", pg_url)
     definition = worlds.definition(tmp_path / "old", OLD)
     worlds.definition(tmp_path / "new", NEW)
@@ -45,6 +50,10 @@ def folder(pg_url: str, tmp_path: Path, ct_home: Path, monkeypatch: pytest.Monke
             Given(1, now - M, paid=Decimal("0.25")),
             Given(1, now - M // 2),
         ]
+        if request.param == "redis":
+            url = request.getfixturevalue("redis_url")
+            monkeypatch.setenv("CT_ONLINE_URL", url)
+            writer.twin = Twin.opened(url, stream)
         writer.commit(worlds.accepted(events), dead=dead)
     return tmp_path
 
@@ -169,7 +178,43 @@ def test_check_recomputes_what_was_read_and_notices_a_damaged_row(folder: Path, 
         name = conn.execute("select table_name from stream.definition").fetchone()
         assert name is not None
         conn.execute(f'update online."{name[0]}" set n0 = n0 + 5, t = t || t, m = m || m, c0 = c0 || c0'.encode())
+    if url := os.environ.get("CT_ONLINE_URL"):
+        import redis
+
+        with redis.Redis.from_url(url) as client:  # as an eviction would
+            assert client.delete(*client.scan_iter(match="ct:visits:*:1")) == 1
     (found,) = as_json(features, "check", "--view", "visits", code=1)
     assert (found["reads"], found["values"]) == (2, 4)
     assert found["mismatches"] >= 1
     assert "served" in run(features, "check", "--view", "visits", "--sample", "0", code=1).stdout
+
+
+def test_sync_loads_an_emptied_redis_and_refuses_without_one(folder: Path) -> None:
+    """`ct features get` says that Redis is empty; `ct stream sync` mends it; a retired version leaves no key."""
+    import redis
+
+    url = os.environ.get("CT_ONLINE_URL")
+    if url is None:
+        refused = CliRunner().invoke(sync, [])
+        assert isinstance(refused.exception, CtError)
+        assert "CT_ONLINE_URL is not set" in refused.exception.message
+        return
+    get = ("get", "--view", "visits", "--entity", "who=1")
+    assert as_json(features, *get)[0]["n"] == 2
+    with redis.Redis.from_url(url) as client:
+        client.flushdb()
+        empty = CliRunner().invoke(features, list(get))
+        assert isinstance(empty.exception, CtError)
+        assert "it was emptied, or never loaded" in empty.exception.message
+        assert as_json(sync) == [{"synced": ["visits"], "rebuilt": False}]
+        assert as_json(features, *get)[0]["n"] == 2
+        before = set(client.scan_iter())
+        assert as_json(sync, "--rebuild") == [{"synced": ["visits"], "rebuilt": True}]
+        assert not before & {k for k in client.scan_iter() if client.type(k) != b"hash"}
+        assert as_json(features, *get)[0]["n"] == 2
+        old = worlds.definition(folder / "old", OLD).hash
+        run(deploy, "--definition", str(folder / "new" / "visits.yaml"))
+        assert len(list(client.scan_iter(match="ct:visits:*", _type="hash"))) == 2
+        run(retire, "--view", "visits", "--version", old[:12], "--yes")
+        assert len(list(client.scan_iter(match="ct:visits:*", _type="hash"))) == 1
+    assert as_json(features, *get)[0]["n"] == 3

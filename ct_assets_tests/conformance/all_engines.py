@@ -17,6 +17,7 @@ from ct_assets_tests.conformance.stream_engines import BATCHES, EVERYWHERE, WITH
 
 ON_KAFKA = BATCHES if os.environ.get("STREAM_CASES") == "all" else (7,)
 LIVE_LOG = {f"worker-log-{size or 'all'}": Live("log", size) for size in BATCHES}
+LIVE_LOG["worker-log-7-redis"] = Live("log", 7, "redis")
 LIVE_KAFKA = {f"worker-kafka-{size or 'all'}": Live("kafka", size) for size in ON_KAFKA}
 
 

@@ -18,7 +18,8 @@ import psycopg
 
 from ct_assets.adapters.events.port import open_sink, parse_url
 from ct_assets.adapters.postgres.connect import connect
-from ct_assets.adapters.stream import online, online_read, state
+from ct_assets.adapters.stream import online, state
+from ct_assets.adapters.stream.online_reads import OnlineReads
 from ct_assets.adapters.stream_worker.wiring import open_worker
 from ct_assets.adapters.stream_worker.worker import Summary
 from ct_assets.settings import load
@@ -32,12 +33,17 @@ LATER = BASE + 400 * 86_400 * 1_000_000  # when messages without append time are
 
 @dataclass
 class Live:
-    """An engine: ``source`` is log or kafka; ``batch`` None is all at once. ``url`` and ``broker`` come from fixtures."""
+    """An engine: ``source`` is log or kafka; ``batch`` None is all at once; ``store`` is postgresql or redis.
+
+    ``url``, ``broker`` and ``online_url`` come from fixtures.
+    """
 
     source: str
     batch: int | None
+    store: str = "postgresql"
     url: str = ""
     broker: str = ""
+    online_url: str | None = None
     summary: Summary | None = None
     stream: state.Stream | None = None
 
@@ -51,7 +57,8 @@ class Live:
         with connect(self.url, autocommit=True) as conn:
             self.stream = newest_stream(conn)
             table = online.ensure(conn, self.stream, definition)
-            online_rows = [online_read.read(conn, table, [user], us(at)).values[0] for user, at in asked]
+            reads = OnlineReads(self.online_url)
+            online_rows = [reads.read(conn, table, [user], us(at)).values[0] for user, at in asked]
             events = state.events(conn, self.stream)
             place = dict(zip(((m.partition, o) for m, o in zip(sent, numbered(sent), strict=True)), itertools.count()))
             dead = conn.execute(
@@ -84,7 +91,9 @@ class Live:
 
     def run(self, definition: Definition, topic: str, folder: Path) -> Summary:
         """The worker in this process, wired as the command wires it."""
-        settings = load({"CT_HOME": str(folder / "home"), "CT_DATABASE_URL": self.url})
+        settings = load(
+            {"CT_HOME": str(folder / "home"), "CT_DATABASE_URL": self.url, "CT_ONLINE_URL": self.online_url or ""}
+        )
         options = {
             "message_format": "json",
             "unknown_schema": "dead-letter",

@@ -19,7 +19,8 @@ from random import Random
 from typing import Any
 
 from ct_assets.adapters.postgres.connect import connect
-from ct_assets.adapters.stream import online, online_read, state
+from ct_assets.adapters.stream import online, state
+from ct_assets.adapters.stream.online_reads import OnlineReads
 from ct_assets.streaming import oracle
 from ct_assets_tests.conformance.live_engine import LATER, Live, newest_stream
 from ct_assets_tests.conformance.stream_engines import BATCHES, Sent
@@ -68,7 +69,8 @@ def check_live(live: Live, seed: int, folder: Path) -> int:
         if accepted:
             check_values(definition, events, accepted, rng)
         asked = questions(stream, accepted, rng)
-        got = [online_read.read(conn, table, [user], at).values[0] for user, at in asked]
+        reads = OnlineReads(live.online_url)
+        got = [reads.read(conn, table, [user], at).values[0] for user, at in asked]
     want = [oracle.value(definition, accepted, user, at) for user, at in asked]
     assert got == want, [row for row in zip(asked, got, want, strict=True) if row[1] != row[2]]
     return len(asked) * len(definition.aggregates)
@@ -106,7 +108,7 @@ def main(argv: list[str] | None = None) -> int:
                     print(f"{number:,} streams, {values:,} values, {time.monotonic() - began:.0f} s", flush=True)
             with tempfile.TemporaryDirectory() as folder:
                 try:
-                    values += check_live(Live("log", None, url), seed, Path(folder))
+                    values += check_live(Live("log", None, url=url), seed, Path(folder))
                 except Exception:
                     print(f"seed {seed} differs; repeat with --streams 1 --seed {seed}", flush=True)
                     raise

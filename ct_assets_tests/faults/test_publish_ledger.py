@@ -211,7 +211,7 @@ def test_an_installation_that_is_well(settings: Settings) -> None:
     assert {check: state for check, state in found.items() if check not in ("disk", "leftovers")} == dict.fromkeys(
         (
             "python", "home", "storage", "server", "schema", "clock", "pending", "raw", "incidents", "dagster", "daemon",
-            "kafka", "registry",
+            "kafka", "registry", "online",
         ),
         "ok",
     )  # fmt: skip

@@ -19,6 +19,13 @@ def database_url(part: Part) -> str:
     return prepared_url(settings.load(), part)
 
 
+def online_url() -> str | None:
+    """URL of the Redis that answers online reads; None when PostgreSQL does."""
+    from ct_assets import settings
+
+    return settings.load().online_url
+
+
 def connection_fields(url: str, schema: str) -> dict[str, Any]:
     """``url`` as the fields of Feast's PostgreSQL configuration, with ``schema`` made when it is missing.
 

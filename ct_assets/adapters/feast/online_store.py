@@ -1,6 +1,7 @@
-"""Feast's online store on this installation's PostgreSQL: live stream views finished at read time, other views versioned.
+"""Feast's online store on this installation's PostgreSQL, or Redis by setting: live stream views finished at read time, other views versioned.
 
-What goes here: Feast's interface over ``adapters.stream.online`` and ``entity_rows``. What does not: SQL, semantics.
+What goes here: Feast's interface over ``adapters.stream.online_reads`` and ``entity_rows`` or
+``redis_entity_rows``. What does not: SQL, semantics.
 Feast imports this module (``online_store.type`` in feature_store.yaml).
 
 A live stream view is written by its worker alone. ``push`` and ``write_to_online_store`` on it are refused with the reason;
@@ -13,6 +14,7 @@ import random
 import threading
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Any
 
 from feast import Entity, FeatureView  # noqa: TID253 - only Feast imports this module
@@ -24,8 +26,8 @@ from feast.repo_config import FeastConfigBaseModel, RepoConfig  # noqa: TID253
 
 import ct_assets.adapters.feast.registry  # noqa: F401 - registers the plug-in that feature_store.yaml names
 from ct_assets.adapters.clock import SystemClock
-from ct_assets.adapters.feast import entity_rows
-from ct_assets.adapters.feast.connection import database_url
+from ct_assets.adapters.feast import entity_rows, redis_entity_rows
+from ct_assets.adapters.feast.connection import database_url, online_url
 from ct_assets.adapters.feast.entity_rows import EntityRow, EntityTable
 from ct_assets.adapters.feast.projection import HASH_TAG, NAME_TAG
 from ct_assets.errors import UsageError
@@ -41,7 +43,7 @@ class LiveView(UsageError):
 
 
 class CtOnlineStoreConfig(FeastConfigBaseModel):
-    """No address here: the settings say where the stream database is (CT_STREAM_URL, CT_DATABASE_URL, embedded)."""
+    """No address here: the settings say where the rows are (CT_ONLINE_URL; else CT_STREAM_URL, CT_DATABASE_URL, embedded)."""
 
     type: str = "ct_assets.adapters.feast.online_store.CtOnlineStore"
     sample: float = 0.0  # share of reads of live views that are kept, to be recomputed offline (determinism)
@@ -71,21 +73,20 @@ class CtOnlineStore(OnlineStore):
         keys = [_key(config, key) for key in entity_keys]
         not_before = clock.now() - table.ttl if table.ttl else None
         place = _place(config, table, features)
-        rows = self._with_connection(lambda conn: entity_rows.read(conn, place, keys, not_before))
+        rows = self._ordinary(entity_rows.read, redis_entity_rows.read, place, keys, not_before)
         return [(None, None) if row is None else (row[0], _parsed(row[1])) for row in rows]
 
     def _live(
         self, conn: Any, view: FeatureView, keys: Sequence[EntityKey], what: tuple[Sequence[str], float]
     ) -> list[Read]:
         from ct_assets.adapters.stream.consistency import keep_reads
-        from ct_assets.adapters.stream.online_read import read
 
         table = self._table(conn, view)
         now = round(clock.now().timestamp() * 1e6)
         features, share = what
         entities = [_entity(key) for key in keys]
         kept = share > 0 and random.random() < share  # noqa: S311 - a sample, no secret
-        found = read(conn, table, entities, now, version=kept)
+        found = self._reads.read(conn, table, entities, now, version=kept)
         if kept:
             keep_reads(conn, table, entities, now, found)
         watermark = _EPOCH + timedelta(microseconds=found.watermark_us or 0)
@@ -119,7 +120,7 @@ class CtOnlineStore(OnlineStore):
             for key, values, event, created in data
         ]
         place = _place(config, table, names)
-        self._with_connection(lambda conn: entity_rows.write(conn, place, rows))
+        self._ordinary(entity_rows.write, redis_entity_rows.write, place, rows)
         if progress:
             progress(len(data))
 
@@ -138,7 +139,7 @@ class CtOnlineStore(OnlineStore):
         for view in tables_to_keep:
             if NAME_TAG not in view.tags:
                 place = _place(config, view, sorted(f.name for f in view.features))
-                self._with_connection(lambda conn, place=place: entity_rows.ensure(conn, place))
+                self._ordinary(entity_rows.ensure, redis_entity_rows.ensure, place)
         self.teardown(config, tables_to_delete, entities_to_delete)
 
     def teardown(self, config: RepoConfig, tables: Sequence[FeatureView], entities: Sequence[Entity]) -> None:
@@ -146,7 +147,27 @@ class CtOnlineStore(OnlineStore):
         for view in tables:
             if NAME_TAG not in view.tags:
                 place = _place(config, view, [])
-                self._with_connection(lambda conn, place=place: entity_rows.drop(conn, place))
+                self._ordinary(entity_rows.drop, redis_entity_rows.drop, place)
+
+    def _ordinary(self, postgres: Callable[..., Any], redis: Callable[..., Any], *what: Any) -> Any:
+        """Do one thing with rows of ordinary views, in the store that the settings name."""
+        if self._redis is not None:
+            return redis(self._redis, *what)
+        return self._with_connection(lambda conn: postgres(conn, *what))
+
+    @cached_property
+    def _redis(self) -> Any:
+        """The client of Redis; None when PostgreSQL has the rows."""
+        from ct_assets.adapters.stream.redis_online import connect
+
+        url = online_url()
+        return connect(url) if url else None
+
+    @cached_property
+    def _reads(self) -> Any:
+        from ct_assets.adapters.stream.online_reads import OnlineReads
+
+        return OnlineReads(online_url())
 
     def _with_connection(self, work: Callable[[Any], Any]) -> Any:
         """Run ``work`` on this thread's connection; once more on a new one when the server went away in between."""

@@ -82,11 +82,13 @@ class _Kept:
     is_stale: bool | None
 
 
-def sample_reads(conn: psycopg.Connection, table: OnlineTable, entities: Sequence[Any], at_us: int) -> int:
+def sample_reads(
+    conn: psycopg.Connection, table: OnlineTable, entities: Sequence[Any], at_us: int, online_url: str | None = None
+) -> int:
     """Read ``entities`` online at ``at_us`` (microseconds, the present) and keep what was answered; how many were kept."""
-    from ct_assets.adapters.stream.online_read import read
+    from ct_assets.adapters.stream.online_reads import OnlineReads
 
-    return keep_reads(conn, table, entities, at_us, read(conn, table, entities, at_us))
+    return keep_reads(conn, table, entities, at_us, OnlineReads(online_url).read(conn, table, entities, at_us))
 
 
 def keep_reads(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from ct_assets.adapters.postgres.connect import connect, url_for
@@ -52,6 +53,13 @@ def open_worker(
     liveness = Liveness(options["stall_seconds"])
     metrics = Metrics(stream.name, liveness)
     server = MetricsServer(metrics, options["metrics_port"])
+    crash, storage = crash_at(settings.crash_at), open_storage(settings)
+    twin = None
+    if settings.online_url is not None:
+        from ct_assets.adapters.stream.redis_sync import Twin
+
+        back = Rules().last_reads_back // timedelta(microseconds=1) if options["until_idle"] else 0
+        twin = Twin.opened(settings.online_url, stream, storage, say=say, crash=crash, reads_back_us=back)
     wiring = Wiring(
         url=url,
         open_source=lambda: open_source(source_url, settings),
@@ -63,10 +71,11 @@ def open_worker(
         say=say,
         beat=_beat(options.get("heartbeat_fd")),
         alarm=ledger_alarm(settings, definitions[0], say),
-        crash=crash_at(settings.crash_at),
+        crash=crash,
+        twin=twin,
     )
     rules = Rules(retention_days=settings.stream_retention_days)
-    housekeeper = Housekeeper(url, stream, open_storage(settings), say, rules)
+    housekeeper = Housekeeper(url, stream, storage, say, rules)
 
     def close() -> None:
         server.close()

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from ct_assets.adapters.events.port import EventSource
     from ct_assets.adapters.stream.online import OnlineTable
+    from ct_assets.adapters.stream.redis_sync import Twin
     from ct_assets.adapters.stream_worker.alarm import DeadLetterAlarm
     from ct_assets.streaming.definition import Acceptance
 
@@ -86,6 +87,7 @@ class Wiring:
     alarm: DeadLetterAlarm | None = None
     clock: Clock = field(default_factory=SystemClock)
     crash: Crash = no_crash
+    twin: Twin | None = None  # the copy of the online rows in Redis
 
 
 class Worker:
@@ -185,6 +187,8 @@ class Worker:
         if self._committer.idle:
             state.heartbeat(self._reader(), self._wiring.stream, self._options.owner, self._lag)
             self._failing_since = None  # source and database both answered
+            if self._wiring.twin is not None:
+                self._wiring.twin.level(self._reader(), held)
         metrics = self._wiring.metrics
         metrics.lag(self._lag)
         metrics.watermarks(self._session.watermarks, int(self._wiring.clock.now().timestamp() * 1e6))
@@ -197,7 +201,7 @@ class Worker:
     def _commit(self, batch: Batch) -> None:
         """On the committer's thread, with a connection of its own."""
         if self._writer is None or self._writer.closed:
-            self._writer = connect(self._wiring.url)
+            self._writer = connect(self._wiring.url, autocommit=True)
         state.commit(
             self._writer,
             self._wiring.stream,
@@ -207,6 +211,8 @@ class Worker:
             definitions=self._wiring.tables,
             crash=self._wiring.crash,
         )
+        if self._wiring.twin is not None:
+            self._wiring.twin.committed(self._writer, batch.progress, batch.events)
 
     def _committed(self, done: Committed) -> None:
         self._failing_since = None

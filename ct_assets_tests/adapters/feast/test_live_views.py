@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -19,12 +20,14 @@ import pytest
 
 from ct_assets.adapters.postgres.connect import connect
 from ct_assets.adapters.stream import online, state
+from ct_assets.adapters.stream.redis_sync import Twin
 from ct_assets.streaming.definition import Definition
 from ct_assets.streaming.oracle import Event
 from ct_assets_tests.adapters.stream import worlds
 from ct_assets_tests.adapters.stream.worlds import START, Given, M, S, Writer
 
 ROOT = Path(__file__).resolve().parents[3]
+ONLINE_URL = "online-url.txt"  # of Redis, in a repository whose online side is there
 pytestmark = pytest.mark.slow
 
 AGGREGATES = """\
@@ -87,6 +90,20 @@ def repo(pg_url_module: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(params=["postgresql", "redis"])
+def served(request: pytest.FixtureRequest, pg_url_module: str, repo: Path, tmp_path: Path) -> Path:
+    """The repository, its online side in each store: in Redis, the setting is all that differs."""
+    if request.param == "postgresql":
+        return repo
+    url = request.getfixturevalue("redis_url")
+    folder = tmp_path / "on-redis"
+    shutil.copytree(repo, folder)
+    (folder / ONLINE_URL).write_text(url)
+    with connect(pg_url_module, autocommit=True) as conn:
+        Twin.opened(url, state.find_stream(conn, 1)).sync(conn)
+    return folder
+
+
 def given_events() -> list[Event]:
     now = round(time.time() * 1e6) - START
     return worlds.accepted(
@@ -100,7 +117,9 @@ def given_events() -> list[Event]:
 
 
 def environment(url: str, folder: Path) -> dict[str, str]:
+    there = folder / ONLINE_URL
     return {
+        **({"CT_ONLINE_URL": there.read_text()} if there.exists() else {}),
         **os.environ,
         "CT_HOME": str(folder / "home"),
         "CT_DATABASE_URL": url,
@@ -130,10 +149,10 @@ def answer(url: str, folder: Path, program: str) -> Any:
     return json.loads(done.stdout.rsplit("ANSWER", 1)[1])
 
 
-def test_online_values_finish_now(pg_url_module: str, repo: Path) -> None:
+def test_online_values_finish_now(pg_url_module: str, served: Path) -> None:
     found = answer(
         pg_url_module,
-        repo,
+        served,
         "rows = [{'who': 1}, {'who': 2}, {'who': 77}]\n"
         "response = store.get_online_features(['visits:n', 'visits:spent', 'visits:last_kind', 'visits:flagged', 'profile:age'], rows)\n"
         "service = store.get_online_features(store.get_feature_service('model_v1'), rows).to_dict()\n"
@@ -189,8 +208,6 @@ def _event(row: dict[str, Any]) -> Event:
 
 def test_reading_is_a_choice_of_the_file(pg_url_module: str, repo: Path, tmp_path: Path) -> None:
     """An event is known a second after it happened: half a second after, as known is one less than corrected."""
-    import shutil
-
     with connect(pg_url_module, autocommit=True) as conn:
         row = conn.execute("select max(max_event_time) from stream.chunk").fetchone()
     assert row is not None
@@ -210,11 +227,11 @@ def test_reading_is_a_choice_of_the_file(pg_url_module: str, repo: Path, tmp_pat
     assert forced == [1]
 
 
-def test_other_verbs_on_a_live_view_refuse_or_change_nothing(pg_url_module: str, repo: Path) -> None:
-    before = online_rows(pg_url_module)
+def test_other_verbs_on_a_live_view_refuse_or_change_nothing(pg_url_module: str, served: Path) -> None:
+    before = online_rows(pg_url_module), redis_rows(served)
     found = answer(
         pg_url_module,
-        repo,
+        served,
         "now = pd.Timestamp.now(tz='UTC')\n"
         "row = pd.DataFrame({'who': [1], 'n': [999], 'spent': [1.0], 'last_kind': ['z'], 'flagged': [True], 'event_timestamp': [now], 'created_timestamp': [now]})\n"
         "answer = [refused(lambda: store.write_to_online_store('visits', row)),\n"
@@ -229,7 +246,17 @@ def test_other_verbs_on_a_live_view_refuse_or_change_nothing(pg_url_module: str,
     assert "LiveView: the history of visits is its events" in found[1]
     assert found[2:4] == ["done", "done"]
     assert found[4] != [999]
-    assert online_rows(pg_url_module) == before
+    assert (online_rows(pg_url_module), redis_rows(served)) == before
+
+
+def redis_rows(folder: Path) -> dict[bytes, bytes | None]:
+    """Everything that the repository's Redis holds; nothing when it has none."""
+    if not (folder / ONLINE_URL).exists():
+        return {}
+    import redis
+
+    with redis.Redis.from_url((folder / ONLINE_URL).read_text()) as client:
+        return {name: client.dump(name) for name in client.scan_iter()}  # pyright: ignore[reportReturnType]
 
 
 def online_rows(url: str) -> list[tuple[Any, ...]]:
@@ -239,11 +266,11 @@ def online_rows(url: str) -> list[tuple[Any, ...]]:
         return conn.execute(f'select * from online."{name[0]}" order by 1, 2, 3, 4'.encode()).fetchall()
 
 
-def test_ordinary_views_never_go_back_and_obey_their_ttl(pg_url_module: str, repo: Path) -> None:
+def test_ordinary_views_never_go_back_and_obey_their_ttl(pg_url_module: str, served: Path) -> None:
     """Case 22 and after: 100@T then 1@T-1h reads 100; a correction at T created later wins, one created earlier does not."""
     found = answer(
         pg_url_module,
-        repo,
+        served,
         "t = pd.Timestamp.now(tz='UTC').floor('s') - pd.Timedelta(hours=1)\n"
         "def put(age, event, created, who=5):\n"
         "    store.push('profile_push', pd.DataFrame({'who': [who], 'age': [age], 'event_timestamp': [event], 'created': [created]}))\n"
@@ -257,15 +284,15 @@ def test_ordinary_views_never_go_back_and_obey_their_ttl(pg_url_module: str, rep
     assert found == [100, 100, 100, 3, 4, None, [4, 30]]
 
 
-def test_sampled_reads_are_those_that_were_served(pg_url_module: str, repo: Path, tmp_path: Path) -> None:
-    import shutil
-
+def test_sampled_reads_are_those_that_were_served(pg_url_module: str, served: Path, tmp_path: Path) -> None:
     from ct_assets.adapters.stream import consistency, versions
 
+    with connect(pg_url_module, autocommit=True) as conn:
+        conn.execute("truncate stream.read_sample")
     sampling = tmp_path / "sampling"
-    shutil.copytree(repo, sampling)
+    shutil.copytree(served, sampling)
     (sampling / "feature_store.yaml").write_text(STORE.replace("CtOnlineStore}", "CtOnlineStore, sample: 1.0}"))
-    served = answer(
+    answered = answer(
         pg_url_module,
         sampling,
         "answer = store.get_online_features(['visits:n', 'visits:spent'], [{'who': 1}, {'who': 9}]).to_dict()",
@@ -274,15 +301,13 @@ def test_sampled_reads_are_those_that_were_served(pg_url_module: str, repo: Path
         kept = conn.execute("select entity, values from stream.read_sample order by read_sample_id").fetchall()
         report = consistency.recompute(conn, None, versions.find_table(conn, "visits"), 0)
     assert [(row[0], row[1]["n"], float(row[1]["spent"])) for row in kept] == [
-        ("1", served["n"][0], served["spent"][0]),
+        ("1", answered["n"][0], answered["spent"][0]),
         ("9", 0, 0.0),
     ]
     assert (report.reads, report.values, report.mismatches) == (2, 8, 0)
 
 
 def test_a_view_of_a_version_that_is_not_there_says_so(pg_url_module: str, repo: Path, tmp_path: Path) -> None:
-    import shutil
-
     other = tmp_path / "other"
     shutil.copytree(repo, other)
     changed = AGGREGATES.replace("window: 5m", "window: 6m")

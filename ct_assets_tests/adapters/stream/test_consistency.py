@@ -17,25 +17,30 @@ import pytest
 
 from ct_assets.adapters.stream import consistency, dead_letters, online, state
 from ct_assets_tests.adapters.stream import worlds
+from ct_assets_tests.adapters.stream.stores import Store
 from ct_assets_tests.adapters.stream.test_online_values import random_events, ready
 from ct_assets_tests.adapters.stream.worlds import START, SUMMARISED, UNPACKED, Given, M, S
 
 
-def sampled(conn: psycopg.Connection, table: online.OnlineTable, moments: list[int]) -> int:
-    return sum(consistency.sample_reads(conn, table, [0, 1, 2, 3, 77], START + at) for at in moments)
+def sampled(
+    conn: psycopg.Connection, table: online.OnlineTable, moments: list[int], online_url: str | None = None
+) -> int:
+    return sum(consistency.sample_reads(conn, table, [0, 1, 2, 3, 77], START + at, online_url) for at in moments)
 
 
 @pytest.mark.parametrize("aggregates", [SUMMARISED, UNPACKED], ids=["summarised", "unpacked"])
-def test_reads_between_commits_are_recomputed_to_the_same_values(conn, tmp_path: Path, aggregates: str) -> None:
+def test_reads_between_commits_are_recomputed_to_the_same_values(
+    store: Store, conn, tmp_path: Path, aggregates: str
+) -> None:
     """Every read saw another version: what came after it, also for moments before it, must not count."""
-    writer, table = ready(conn, worlds.definition(tmp_path, aggregates))
+    writer, table = ready(conn, worlds.definition(tmp_path, aggregates), store=store)
     reads = 0
     for number in range(4):
         given_ = sorted(random_events(number, 60), key=lambda g: g.t)
         offset = 1000 * number
         writer.commit(worlds.accepted(given_, first_offset=offset))
         newest = given_[-1].t
-        reads += sampled(conn, table, [newest - M, newest + 1, newest + 4 * M])
+        reads += sampled(conn, table, [newest - M, newest + 1, newest + 4 * M], store.online_url)
     report = consistency.recompute(conn, None, table, START - 10**12)
     assert (report.reads, report.values) == (reads, reads * len(table.definition.aggregates))
     assert report.first == ()

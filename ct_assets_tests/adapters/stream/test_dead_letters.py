@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from ct_assets.adapters.stream import dead_letters, online, state, training_frames
+from ct_assets.adapters.stream import dead_letters, state, training_frames
 from ct_assets.adapters.stream.dead_letters import Chosen, replay
 from ct_assets.errors import UsageError
 from ct_assets.streaming.decode import JsonDecoder
 from ct_assets_tests.adapters.stream import worlds
+from ct_assets_tests.adapters.stream.stores import Store
 from ct_assets_tests.adapters.stream.test_online_values import ready
 from ct_assets_tests.adapters.stream.worlds import START, Given, M, S
 
@@ -33,10 +34,10 @@ def raw(event_id: str, who: object, minute: float) -> bytes:
 
 
 @pytest.fixture
-def world(conn, tmp_path: Path):
+def world(store: Store, conn, tmp_path: Path):
     """Partition 0 stands at minute 10; letters: one that is good by now, poison, late, a repeat, and a future one."""
     definition = worlds.definition(tmp_path)
-    writer, table = ready(conn, definition)
+    writer, table = ready(conn, definition, store=store)
     writer.take([0])
     bodies = {
         5: ("contract", raw("good", 1, 9.5)),
@@ -54,8 +55,9 @@ def world(conn, tmp_path: Path):
     return writer, table, JsonDecoder(definition.schema, definition.acceptance)
 
 
-def count(conn, table, at: int) -> int:
-    return online.read(conn, table, [1], at).values[0]["n"]
+def count(store: Store, conn, table, at: int) -> int:
+    store.look(conn)
+    return store.read(conn, table, [1], at).values[0]["n"]
 
 
 def test_listed_and_shown_with_coordinates(conn, world) -> None:
@@ -76,23 +78,23 @@ def test_listed_and_shown_with_coordinates(conn, world) -> None:
         dead_letters.letters(conn, Chosen(ids=(77,)))
 
 
-def test_what_is_good_by_now_comes_back_once(conn, world) -> None:
+def test_what_is_good_by_now_comes_back_once(store: Store, conn, world) -> None:
     writer, table, decoder = world
-    before = online.read(conn, table, [1], START + 16 * M)
-    assert [count(conn, table, START + m * M) for m in (10, 14, 16)] == [0, 1, 0]
+    before = store.read(conn, table, [1], START + 16 * M)
+    assert [count(store, conn, table, START + m * M) for m in (10, 14, 16)] == [0, 1, 0]
     found = replay(conn, writer.stream, decoder, Chosen(), NOW)
     assert found.outcomes == Counter(accepted=2, poison=1, late=1, conflict=1)
     # good at 9:30, e0 at 10:00, future (no longer ahead of its re-entry) at 15:00
-    assert [count(conn, table, START + m * M) for m in (10, 14, 16)] == [1, 2, 1]
+    assert [count(store, conn, table, START + m * M) for m in (10, 14, 16)] == [1, 2, 1]
     assert replay(conn, writer.stream, decoder, Chosen(), NOW).outcomes == Counter(poison=1, late=1, conflict=1)
-    assert [count(conn, table, START + m * M) for m in (10, 14, 16)] == [1, 2, 1]
+    assert [count(store, conn, table, START + m * M) for m in (10, 14, 16)] == [1, 2, 1]
     row = conn.execute("select events, replays, top from stream.partition").fetchone()
     assert row == (3, 1, START + 10 * M)  # the watermark did not move
     # offline: corrected has them, and a reader's version says whether it had seen them
     import polars as pl
 
     labels = pl.DataFrame({"who": [1], "at": [START + 16 * M]})
-    after = online.read(conn, table, [1], START + 16 * M)
+    after = store.read(conn, table, [1], START + 16 * M)
 
     def offline(version) -> int:
         return training_frames.training_frame(conn, table, labels, training_frames.Request(version=version))["n"][0]
@@ -101,7 +103,9 @@ def test_what_is_good_by_now_comes_back_once(conn, world) -> None:
     assert (offline(before.version), offline(after.version)) == (0, 1)
 
 
-def test_letters_that_stay_dead_hide_none_behind_them(conn, world, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_letters_that_stay_dead_hide_none_behind_them(
+    store: Store, conn, world, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two a transaction: the first ones stay poison, those behind them must be tried all the same, once."""
     writer, _, decoder = world
     digest = writer.stream.acceptance.contract_digest
@@ -111,10 +115,10 @@ def test_letters_that_stay_dead_hide_none_behind_them(conn, world, monkeypatch: 
     monkeypatch.setattr(dead_letters, "_AT_ONCE", 2)
     found = replay(conn, writer.stream, decoder, Chosen(), NOW)
     assert found.outcomes == Counter(accepted=3, poison=6, late=1, conflict=1)
-    assert count(conn, world[1], START + 10 * M) == 2
+    assert count(store, conn, world[1], START + 10 * M) == 2
 
 
-def test_a_repeat_of_what_came_back_is_a_duplicate(conn, world) -> None:
+def test_a_repeat_of_what_came_back_is_a_duplicate(store: Store, conn, world) -> None:
     """The partition's worker is fenced, claims again and remembers; a retry of the producer is then dropped."""
     from ct_assets.streaming.accept import Acceptor
     from ct_assets.streaming.messages import Messages
@@ -132,10 +136,10 @@ def test_a_repeat_of_what_came_back_is_a_duplicate(conn, world) -> None:
     accepted = acceptor.accept(decoder.decode(retry), retry)
     assert (len(accepted.events), accepted.duplicates) == (0, {0: 1})
     writer.commit(worlds.accepted([Given(2, 11 * M)], first_offset=10))
-    assert count(conn, table, START + 12 * M) == 2
+    assert count(store, conn, table, START + 12 * M) == 2
 
 
-def test_a_letter_whose_event_came_after_all_is_a_duplicate(conn, world) -> None:
+def test_a_letter_whose_event_came_after_all_is_a_duplicate(store: Store, conn, world) -> None:
     writer, table, decoder = world
     digest = writer.stream.acceptance.contract_digest
     conn.execute(
@@ -146,7 +150,7 @@ def test_a_letter_whose_event_came_after_all_is_a_duplicate(conn, world) -> None
     replay(conn, writer.stream, decoder, Chosen(ids=(1,)), NOW)
     assert replay(conn, writer.stream, decoder, Chosen(ids=(6,)), NOW).outcomes == Counter(duplicate=1)
     assert replay(conn, writer.stream, decoder, Chosen(ids=(6,)), NOW).outcomes == Counter()
-    assert count(conn, table, START + 10 * M + S) == 2
+    assert count(store, conn, table, START + 10 * M + S) == 2
 
 
 def test_streams_of_the_same_acceptance_but_for_the_contract(conn, world, tmp_path: Path) -> None:

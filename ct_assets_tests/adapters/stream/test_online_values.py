@@ -1,4 +1,4 @@
-"""Values finished in PostgreSQL equal the oracle's: at the edges, decayed, merged, corrected, for every function.
+"""Values finished in the store, PostgreSQL or Redis, equal the oracle's: at the edges, decayed, merged, corrected, for every function.
 
 Why the reads come after several commits: a row that was appended to, closed, or summarised is where a wrong value would hide.
 """
@@ -17,20 +17,26 @@ from hypothesis import strategies as st
 from ct_assets.adapters.stream import online, state
 from ct_assets.errors import UsageError
 from ct_assets_tests.adapters.stream import worlds
+from ct_assets_tests.adapters.stream.stores import Store
 from ct_assets_tests.adapters.stream.worlds import START, SUMMARISED, UNPACKED, Given, H, M, S, Writer
 
 
-def ready(conn: psycopg.Connection, definition, topic: str = "visits") -> tuple[Writer, online.OnlineTable]:
+def ready(
+    conn: psycopg.Connection, definition, topic: str = "visits", store: Store | None = None
+) -> tuple[Writer, online.OnlineTable]:
     stream = state.open_stream(conn, "visits", definition.acceptance, worlds.identity(topic))
     table = online.ensure(conn, stream, definition)
-    return Writer(conn, stream, [table]), table
+    writer = Writer(conn, stream, [table])
+    if store is not None:
+        store.serve(writer)
+    return writer, table
 
 
-def assert_values(conn, table, events, entities, moments) -> None:
-    """Three ways to the same: the query of many, the query of one, the function that people call."""
+def assert_values(store: Store, conn, table, events, entities, moments) -> None:
+    """Three ways to the same: a read of many, a read of one, the function that people call."""
     names = [a.name for a in table.definition.aggregates]
     for at in moments:
-        many = online.read(conn, table, [*entities, *entities], at).values[: len(entities)]
+        many = store.read(conn, table, [*entities, *entities], at).values[: len(entities)]
         function = conn.execute(
             f"select {', '.join(names)} from {table.function}(%s, %s) order by _place".encode(), (entities, at)
         ).fetchall()
@@ -38,47 +44,47 @@ def assert_values(conn, table, events, entities, moments) -> None:
             expected = worlds.expected(table.definition, events, entity, at)
             assert worlds.shown(values) == expected, (entity, at - START)
             assert worlds.shown(dict(zip(names, row, strict=True))) == expected, (entity, at - START)
-            assert worlds.shown(online.read(conn, table, [entity], at).values[0]) == expected, (entity, at - START)
+            assert worlds.shown(store.read(conn, table, [entity], at).values[0]) == expected, (entity, at - START)
 
 
 @pytest.mark.parametrize("aggregates", [SUMMARISED, UNPACKED], ids=["summarised", "unpacked"])
-def test_edges_of_every_window_to_the_microsecond(conn, tmp_path: Path, aggregates: str) -> None:
+def test_edges_of_every_window_to_the_microsecond(store: Store, conn, tmp_path: Path, aggregates: str) -> None:
     definition = worlds.definition(tmp_path, aggregates)
-    writer, table = ready(conn, definition)
+    writer, table = ready(conn, definition, store=store)
     events = worlds.accepted(
         [Given(42, 10 * M, paid=Decimal("19.90"), huge=Decimal("1.5"), ratio=0.1, items=3, flag=True)]
     )
     writer.commit(events)
     t = START + 10 * M
     windows = {a.window_us for a in definition.aggregates}
-    assert_values(conn, table, events, [42, 7], [t, t + 1, *(t + w + d for w in windows for d in (-1, 0, 1))])
-    assert online.read(conn, table, [42], t).values[0]["n"] == 0
-    assert online.read(conn, table, [42], t + 1).values[0]["n"] == 1
-    assert online.read(conn, table, [42], t + 5 * M).values[0]["n"] == 1
-    assert online.read(conn, table, [42], t + 5 * M + 1).values[0]["n"] == 0
+    assert_values(store, conn, table, events, [42, 7], [t, t + 1, *(t + w + d for w in windows for d in (-1, 0, 1))])
+    assert store.read(conn, table, [42], t).values[0]["n"] == 0
+    assert store.read(conn, table, [42], t + 1).values[0]["n"] == 1
+    assert store.read(conn, table, [42], t + 5 * M).values[0]["n"] == 1
+    assert store.read(conn, table, [42], t + 5 * M + 1).values[0]["n"] == 0
 
 
-def test_decay_without_new_input_and_in_sql(conn, tmp_path: Path) -> None:
+def test_decay_without_new_input_and_in_sql(store: Store, conn, tmp_path: Path) -> None:
     """Case 4: 00:10, 00:20, silence."""
-    writer, table = ready(conn, worlds.definition(tmp_path))
+    writer, table = ready(conn, worlds.definition(tmp_path), store=store)
     writer.commit(worlds.accepted([Given(1, 10 * S), Given(1, 20 * S)]))
     seen = [
-        online.read(conn, table, [1], START + at).values[0]["n"] for at in (305 * S, 310 * S, 310 * S + 1, 320 * S + 1)
+        store.read(conn, table, [1], START + at).values[0]["n"] for at in (305 * S, 310 * S, 310 * S + 1, 320 * S + 1)
     ]
     assert seen == [2, 2, 1, 0]
     rows = conn.execute("select who, n from online.visits(array[1, 99], '2026-01-01T00:05:10.000001Z')").fetchall()
     assert rows == [(1, 1), (99, 0)]
 
 
-def test_partitions_merge_and_a_late_event_corrects(conn, tmp_path: Path) -> None:
-    writer, table = ready(conn, worlds.definition(tmp_path))
+def test_partitions_merge_and_a_late_event_corrects(store: Store, conn, tmp_path: Path) -> None:
+    writer, table = ready(conn, worlds.definition(tmp_path), store=store)
     first = worlds.accepted([Given(1, M, paid=Decimal(5)), Given(1, 2 * M, paid=Decimal(-7), partition=1)])
     writer.commit(first)
-    assert_values(conn, table, first, [1], [START + 2 * M + 1])
+    assert_values(store, conn, table, first, [1], [START + 2 * M + 1])
     late = worlds.accepted([Given(1, M + S // 2, paid=Decimal("0.01"), partition=0)], first_offset=1)
     writer.commit(late)
-    assert_values(conn, table, [*first, *late], [1], [START + 90 * S, START + 2 * M + 1, START + 6 * M + 1])
-    assert online.read(conn, table, [1], START + 90 * S).values[0]["n"] == 2
+    assert_values(store, conn, table, [*first, *late], [1], [START + 90 * S, START + 2 * M + 1, START + 6 * M + 1])
+    assert store.read(conn, table, [1], START + 90 * S).values[0]["n"] == 2
 
 
 def random_events(seed: int, size: int, users: int = 4, partitions: int = 3) -> list[Given]:
@@ -104,23 +110,23 @@ def random_events(seed: int, size: int, users: int = 4, partitions: int = 3) -> 
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32), size=st.integers(1, 120), batch=st.sampled_from([9, 50, 1000]))
 def test_every_function_equals_the_oracle(
-    conn, tmp_path_factory, aggregates: str, seed: int, size: int, batch: int
+    store: Store, conn, tmp_path_factory, aggregates: str, seed: int, size: int, batch: int
 ) -> None:
     definition = worlds.definition(tmp_path_factory.mktemp("d"), aggregates, name=f"v{seed}_{size}_{batch}")
-    writer, table = ready(conn, definition, f"topic{seed}-{size}-{batch}-{len(aggregates)}")
+    writer, table = ready(conn, definition, f"topic{seed}-{size}-{batch}-{len(aggregates)}", store)
     events = worlds.accepted(random_events(seed, size))
     for start in range(0, size, batch):
         writer.commit(events[start : start + batch])
     rng = random.Random(seed)
     picked = rng.sample(events, min(4, size))
     moments = [e.time + rng.choice([0, 1, 5 * M, 5 * M + 1, H, H + 1, rng.randrange(H)]) for e in picked]
-    assert_values(conn, table, events, [0, 1, 2, 3, 99], moments)
+    assert_values(store, conn, table, events, [0, 1, 2, 3, 99], moments)
 
 
 @pytest.mark.parametrize("aggregates", [SUMMARISED, UNPACKED], ids=["summarised", "unpacked"])
 @pytest.mark.parametrize("batch", [60, 300, 5_000])
-def test_a_hot_user_whose_rows_close(conn, tmp_path: Path, aggregates: str, batch: int) -> None:
-    writer, table = ready(conn, worlds.definition(tmp_path, aggregates))
+def test_a_hot_user_whose_rows_close(store: Store, conn, tmp_path: Path, aggregates: str, batch: int) -> None:
+    writer, table = ready(conn, worlds.definition(tmp_path, aggregates), store=store)
     events = worlds.accepted([*random_events(5, 1_500, users=1, partitions=1), Given(3, M)])
     for start in range(0, len(events), batch):
         writer.commit(events[start : start + batch])
@@ -131,35 +137,36 @@ def test_a_hot_user_whose_rows_close(conn, tmp_path: Path, aggregates: str, batc
     assert rows[0] <= 511
     assert rows[1] == 1_500
     assert rows[2] <= 2
-    assert_values(conn, table, events, [0, 3], [START + 30 * M, START + 61 * M + 17, START + 2 * H])
+    assert_values(store, conn, table, events, [0, 3], [START + 30 * M, START + 61 * M + 17, START + 2 * H])
 
 
-def test_text_entities_and_one_asked_twice(conn, tmp_path: Path) -> None:
+def test_text_entities_and_one_asked_twice(store: Store, conn, tmp_path: Path) -> None:
     definition = worlds.definition(tmp_path, who="string")
-    writer, table = ready(conn, definition)
+    writer, table = ready(conn, definition, store=store)
     events = worlds.accepted([Given("42", M), Given("ü", M, paid=Decimal(1))])
     writer.commit(events)
-    assert_values(conn, table, events, ["ü", "42", "ü", "nobody"], [START + 2 * M])
+    assert_values(store, conn, table, events, ["ü", "42", "ü", "nobody"], [START + 2 * M])
 
 
-def test_watermark_staleness_version_and_policy(conn, tmp_path: Path) -> None:
+def test_watermark_staleness_version_and_policy(store: Store, conn, tmp_path: Path) -> None:
     from datetime import UTC, datetime
 
     null = worlds.definition(tmp_path, name="strict", more="freshness: 60s\non_stale: 'null'\n")
-    writer, table = ready(conn, null)
-    before = online.read(conn, table, [1], START)
+    writer, table = ready(conn, null, store=store)
+    before = store.read(conn, table, [1], START)
     assert (before.watermark_us, before.version, before.is_stale) == (None, {}, True)
     writer.commit(worlds.accepted([Given(1, M), Given(1, 2 * M, partition=1)]))
-    read = online.read(conn, table, [1], START + 2 * M + 1)
+    read = store.read(conn, table, [1], START + 2 * M + 1)
     assert (read.watermark_us, read.staleness_us, read.is_stale) == (START + 50 * S, M + 1, True)
     assert read.values[0]["n"] is None
     assert read.version == {0: (1, 0), 1: (1, 0)}
-    read = online.read(conn, table, [1], START + 2 * M)
+    read = store.read(conn, table, [1], START + 2 * M)
     assert (read.is_stale, read.values[0]["n"]) == (False, 1)
     # silent and caught up: partition 0 no longer holds the watermark, and the state is as fresh as the heartbeat
     state.heartbeat(conn, writer.stream, "w1", {0: 0, 1: 0})
+    store.look(conn)
     now = round(datetime.now(UTC).timestamp() * 1e6)
-    read = online.read(conn, table, [1], now)
+    read = store.read(conn, table, [1], now)
     assert read.watermark_us == START + 110 * S
     assert read.staleness_us is not None
     assert read.staleness_us < 60 * S
@@ -215,8 +222,8 @@ def test_a_ttl_shorter_than_a_window_is_refused(conn, tmp_path: Path) -> None:
         online.ensure(conn, stream, short)
 
 
-def test_garbage_goes_and_values_stay(conn, tmp_path: Path) -> None:
-    writer, table = ready(conn, worlds.definition(tmp_path))
+def test_garbage_goes_and_values_stay(store: Store, conn, tmp_path: Path) -> None:
+    writer, table = ready(conn, worlds.definition(tmp_path), store=store)
     events = worlds.accepted([Given(u, u * 10 * M) for u in range(60)])
     writer.commit(events)
     watermark = START + 590 * M - 10 * S
@@ -224,7 +231,7 @@ def test_garbage_goes_and_values_stay(conn, tmp_path: Path) -> None:
     deleted, following = online.collect_garbage(conn, table, {0: limit, 1: limit + 10**12})
     assert (deleted, following) == (sum(e.time < limit for e in events), 0)
     assert deleted > 40
-    assert_values(conn, table, events, list(range(60)), [watermark, watermark + 10 * S + 1])
+    assert_values(store, conn, table, events, list(range(60)), [watermark, watermark + 10 * S + 1])
 
 
 def test_another_version_of_the_name_must_be_deployed(conn, tmp_path: Path) -> None:

@@ -11,11 +11,12 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from ct_assets.adapters.stream import online, training_frames
+from ct_assets.adapters.stream import training_frames
 from ct_assets.adapters.stream.training_frames import Request, training_frame
 from ct_assets.errors import UsageError
 from ct_assets.streaming.oracle import Event
 from ct_assets_tests.adapters.stream import worlds
+from ct_assets_tests.adapters.stream.stores import Store
 from ct_assets_tests.adapters.stream.test_online_values import random_events, ready
 from ct_assets_tests.adapters.stream.worlds import START, SUMMARISED, UNPACKED, Given, H, M, S
 
@@ -68,14 +69,14 @@ def test_late_is_unknown_then_and_known_by_a_later_moment(conn, tmp_path: Path) 
     assert counts(Request(version={0: (2, 0)})) == [1, 0]
 
 
-def test_online_and_offline_agree_on_a_version(conn, tmp_path: Path) -> None:
-    writer, table = ready(conn, worlds.definition(tmp_path))
+def test_online_and_offline_agree_on_a_version(store: Store, conn, tmp_path: Path) -> None:
+    writer, table = ready(conn, worlds.definition(tmp_path), store=store)
     events = worlds.accepted(random_events(2, 150))
     at = START + 2 * H
     reads = []
     for start in range(0, 150, 50):
         writer.commit(events[start : start + 50])
-        reads.append(online.read(conn, table, [0, 1, 2, 3], at))
+        reads.append(store.read(conn, table, [0, 1, 2, 3], at))
     for read in reads:
         again = training_frame(conn, table, labels([(who, at) for who in range(4)]), Request(version=read.version))
         assert again.drop("who", "at", "row").to_dicts() == read.values

@@ -17,11 +17,13 @@ import psycopg
 
 from ct_assets.adapters.events.port import SourceIdentity
 from ct_assets.adapters.stream import state
+from ct_assets.adapters.stream.redis_sync import Twin
 from ct_assets.streaming.definition import Definition, load_definition
 from ct_assets.streaming.oracle import Event, value
 
 START = 1_767_225_600_000_000  # 2026-01-01T00:00:00Z
 S, M, H = 1_000_000, 60_000_000, 3_600_000_000
+DAY = 24 * H
 
 CONTRACT = """\
 apiVersion: v3.1.0
@@ -196,6 +198,7 @@ class Writer:
         self.conn, self.stream, self.tables, self.owner = conn, stream, tables, owner
         self.epoch: dict[int, int] = {}
         self.next: dict[int, int] = {}
+        self.twin: Twin | None = None  # the copy in Redis, when the test is about that store
 
     def take(self, partitions: Sequence[int]) -> dict[int, state.Claim]:
         """Claim."""
@@ -224,6 +227,8 @@ class Writer:
         done = state.commit(
             self.conn, self.stream, progress=progress, events=frame(events), definitions=self.tables, **more
         )
+        if self.twin is not None:
+            self.twin.committed(self.conn, progress, frame(events))
         self.next |= {p.partition: p.next_offset for p in progress}
         return done
 
