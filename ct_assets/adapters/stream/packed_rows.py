@@ -69,7 +69,8 @@ def pack(packing: Packing, events: pl.DataFrame, ranges: Mapping[int, Range]) ->
     )
     event_bytes, sizes = _events(packing, keyed)
     row_sizes = np.add.reduceat(sizes, np.searchsorted(row, np.arange(len(frame))))
-    key_bytes, key_sizes = _text(frame["entity"].cast(pl.String))
+    keys = frame["entity"].cast(pl.String)
+    key_bytes, key_sizes = _text(keys)
     head = np.zeros(len(frame), ITEM_HEAD)
     parts = frame["part"].to_numpy()
     for name in ("n", "first", "last", "part", "tile"):
@@ -78,7 +79,7 @@ def pack(packing: Packing, events: pl.DataFrame, ranges: Mapping[int, Range]) ->
         known = {p: getattr(r, name) for p, r in ranges.items()}
         head[name] = [known[p] for p in parts.tolist()] if len(known) > 1 else next(iter(known.values()))
     sums = _sums(packing, frame)
-    head["key"] = key_sizes
+    head["key"] = keys.str.len_bytes().to_numpy()
     head["size"] = ITEM_HEAD.itemsize + sums.shape[1] * 8 + key_sizes + row_sizes
     fixed = np.concatenate([head.view(np.uint8).reshape(len(frame), -1), sums.view(np.uint8)], axis=1)
     fixed_sizes = np.full(len(frame), fixed.shape[1], np.int64)
@@ -89,15 +90,20 @@ def pack(packing: Packing, events: pl.DataFrame, ranges: Mapping[int, Range]) ->
 
 
 def interleaved(segments: Sequence[tuple[Bytes, Sizes]]) -> Bytes:
-    """Row i is its piece of every segment, one after the other; a segment is (bytes back to back, length of each piece)."""
-    sizes = np.sum([lengths for _, lengths in segments], axis=0)
+    """Row i is its piece of every segment, one after the other; a segment is (bytes back to back, length of each piece).
+
+    Lengths are multiples of four: words are moved, which takes a quarter of the indices that bytes would.
+    """
+    sizes = np.sum([lengths for _, lengths in segments], axis=0) // 4
     starts = np.cumsum(sizes) - sizes
-    data = np.empty(int(sizes.sum()), np.uint8)
+    data = np.empty(int(sizes.sum()), np.uint32)
     for found, lengths in segments:
-        before = np.cumsum(lengths) - lengths
-        data[np.repeat(starts - before, lengths) + np.arange(len(found))] = found
-        starts = starts + lengths
-    return data
+        words = lengths // 4
+        before = np.cumsum(words) - words
+        moved = np.ascontiguousarray(found).view(np.uint32)
+        data[np.repeat(starts - before, words) + np.arange(len(moved))] = moved
+        starts = starts + words
+    return data.view(np.uint8)
 
 
 def _events(packing: Packing, kept: pl.DataFrame) -> tuple[Bytes, Sizes]:
@@ -135,8 +141,14 @@ def _items(column: Kept, series: pl.Series) -> npt.NDArray[np.generic]:
 
 
 def _text(series: pl.Series) -> tuple[Bytes, Sizes]:
-    """The bytes of texts without null, back to back."""
-    found = series.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(pa.large_binary())
+    """The bytes of texts without null, back to back, each filled up with zeros to a multiple of four."""
+    text = pl.col("text")
+    lack = (4 - text.str.len_bytes() % 4) % 4
+    filled = text
+    for count in (1, 2, 3):
+        filled = pl.when(lack == count).then(text + pl.lit("\0" * count)).otherwise(filled)
+    found = series.to_frame("text").select(filled.alias("text")).to_series()
+    found = found.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(pa.large_binary())
     if not len(found):
         return _nothing(0)
     edges = np.frombuffer(found.buffers()[1], np.int64)[found.offset : found.offset + len(found) + 1]

@@ -157,7 +157,8 @@ class RedisTable:
         (entity, partition, their version). Raises :class:`OnlineBehind`.
         """
         mode = "load" if begins is None else "live"
-        how = [generation, mode, "replays" if by_replays else "offset", self.table.definition.ttl_us // 1000]
+        lives_ms = (self.table.definition.ttl_us + self.table.layout.tile_us) // 1000
+        how = [generation, mode, "replays" if by_replays else "offset", lives_ms]
         ranges = [n for pair in (begins or {}).items() for n in pair]
 
         def write() -> list[list[Any]]:

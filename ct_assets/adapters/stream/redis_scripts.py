@@ -35,107 +35,123 @@ if ARGV[2] == 'live' then
   end
 end
 local prefix, px, blob, p, found = base .. ':' .. generation .. ':', ARGV[4], ARGV[5], 1, {'ok'}
-local key, rows, decided, dirty, last_id
+local read, pack, sub, call = struct.unpack, struct.pack, string.sub, redis.call
+local NONE = string.rep('\\0', SUMS * 8)
+-- the entity in hand: its key, its rows as one text, whether they changed
+local entity, key, rows, dirty, renew
+-- its open row in hand, of one partition and tile: what lies before and behind it, whether the delta is applied to it
+local part, tile, before, behind, apply
+local last, first, offset, replays, n, sums, events, last_id
 
-local function opened(name)
-  key, rows, decided, dirty, last_id = prefix .. name, {}, {}, false, 0
-  local s = redis.call('GET', key)
-  local q = 1
-  while s and q <= #s do
-    local size, last, first, part, tile, offset, replays, id, n = struct.unpack('ROW', s, q)
-    rows[#rows + 1] = {s = string.sub(s, q, q + size - 1), last = last, first = first, part = part, tile = tile,
-                       offset = offset, replays = replays, id = id, n = n}
-    if id > last_id then last_id = id end
+local function put_row()
+  if apply then
+    local size = HEAD + SUMS * 8 + #events
+    rows = before .. pack('ROW', size, last, first, part, tile, offset, replays, 0, n) .. sums .. events .. behind
+    dirty = true
+  end
+  apply = nil
+end
+
+local function put_entity()
+  if apply ~= nil then put_row() end
+  if not dirty then return end
+  -- a time to live costs as much as the write: it is renewed with each new tile, and reaches a tile further
+  if renew then call('SET', key, rows, 'PX', px) else call('SET', key, rows, 'KEEPTTL') end
+end
+
+-- rows of a partition that end before a time go
+local function drop(number, below)
+  local left, q = {}, 1
+  while q <= #rows do
+    local size, row_last, _, row_part, _, _, _, id = read('ROW', rows, q)
+    if row_part == number and row_last < below then
+      if id > 0 then call('UNLINK', key .. ':' .. id) end
+    else left[#left + 1] = sub(rows, q, q + size - 1) end
     q = q + size
   end
+  rows = table.concat(left)
 end
 
-local function closed()
-  if not dirty then return end
-  local whole = {}
-  for i = 1, #rows do whole[i] = rows[i].s end
-  redis.call('SET', key, table.concat(whole), 'PX', px)
-end
-
-local function drop(part, below)
-  local left = {}
-  for i = 1, #rows do
-    local r = rows[i]
-    if r.part == part and r.last < below then
-      if r.id > 0 then redis.call('UNLINK', key .. ':' .. r.id) end
-    else left[#left + 1] = r end
+-- the open row of a partition and tile comes into hand; a delta from..to is applied to it, or not
+local function take_row(number, time, from, to, below)
+  part, tile, last_id, n = number, time, 0, nil
+  local q, count = 1, 0
+  while q <= #rows do
+    local size, a, b, row_part, row_tile, c, d, id, m, r = read('ROW', rows, q)
+    if id == 0 and row_part == part and row_tile == tile then
+      last, first, offset, replays, n = a, b, c, d, m
+      before, behind = sub(rows, 1, q - 1), sub(rows, q + size)
+      sums, events = sub(rows, r, r + SUMS * 8 - 1), sub(rows, r + SUMS * 8, q + size - 1)
+    end
+    if id > last_id then last_id = id end
+    count, q = count + 1, q + size
   end
-  rows = left
+  apply = true
+  if not n then
+    renew = true
+    if count >= MANY then drop(part, below) end
+    before, behind, last, first, offset, replays, n, sums, events = rows, '', nil, nil, -2, 0, 0, NONE, ''
+  else
+    local version = by_offset and offset or replays
+    if version >= to then apply = false
+    elseif version > from then
+      apply = false
+      found[1] = 'overlap'
+      found[#found + 1] = entity
+      found[#found + 1] = part
+      found[#found + 1] = version
+    end
+  end
+  if by_offset then offset = to else replays = to end
 end
 
-local function put(r, sums, events)
-  local size = HEAD + SUMS * 8 + #events
-  r.s = struct.pack('ROW', size, r.last, r.first, r.part, r.tile, r.offset, r.replays, r.id, r.n) .. sums .. events
-end
-
-local entity
+-- one call reads all entities of the message; unpack has room for some thousand values
+local names, stored = {}, {}
 while p <= #blob do
-  local size, key_size, last, first, part, tile, from, to, below, n, q = struct.unpack('ITEM', blob, p)
-  local name = string.sub(blob, q + SUMS * 8, q + SUMS * 8 + key_size - 1)
+  local size, key_size = read('<I4I4', blob, p)
+  local at_name = p + ITEM_HEAD + SUMS * 8
+  local name = prefix .. sub(blob, at_name, at_name + key_size - 1)
+  if name ~= names[#names] then names[#names + 1] = name end
+  p = p + size
+end
+for i = 1, #names, 1000 do
+  local some = call('MGET', unpack(names, i, math.min(i + 999, #names)))
+  for k = 1, #some do stored[i + k - 1] = some[k] end
+end
+local number_of = 0
+
+p = 1
+while p <= #blob do
+  local size, key_size, a, b, number, time, from, to, below, m, q = read('ITEM', blob, p)
+  local at_name = q + SUMS * 8
+  local name = sub(blob, at_name, at_name + key_size - 1)
   if name ~= entity then
-    if entity then closed() end
-    entity = name
-    opened(name)
+    if entity then put_entity() end
+    number_of = number_of + 1
+    entity, key, dirty, renew = name, names[number_of], false, false
+    rows = stored[number_of] or ''
   end
-  local row
-  for i = 1, #rows do
-    local r = rows[i]
-    if r.id == 0 and r.part == part and r.tile == tile then row = r end
-  end
-  local group = part .. ':' .. tile
-  local apply = decided[group]
-  if apply == nil then
-    apply = true
-    if row then
-      local version = by_offset and row.offset or row.replays
-      if version >= to then apply = false
-      elseif version > from then
-        apply = false
-        found[1] = 'overlap'
-        found[#found + 1] = name
-        found[#found + 1] = part
-        found[#found + 1] = version
-      end
-    end
-    decided[group] = apply
-  end
+  if apply ~= nil and (number ~= part or time ~= tile) then put_row() end
+  if apply == nil then take_row(number, time, from, to, below) end
   if apply then
-    local events = string.sub(blob, q + SUMS * 8 + key_size, p + size - 1)
-    if not row then
-      if #rows >= KEEP then drop(part, below) end
-      row = {part = part, tile = tile, offset = -2, replays = 0, id = 0, n = 0, first = first, last = last, s = ''}
-      rows[#rows + 1] = row
-    end
-    if by_offset then row.offset = to else row.replays = to end
-    local sums
-    if row.n == 0 then sums = string.sub(blob, q, q + SUMS * 8 - 1)
-      row.first = first
+    local more = sub(blob, at_name + math.ceil(key_size / 4) * 4, p + size - 1)
+    if n == 0 then sums, events, first = sub(blob, q, at_name - 1), more, b
     else
-      events = string.sub(row.s, HEAD + SUMS * 8 + 1) .. events
-      row.first = math.min(row.first, first)
-      sums = MERGED
+      sums, events = summed(sums, 1, blob, q), events .. more
+      if b < first then first = b end
     end
-    row.last, row.n = math.max(row.last, last), row.n + n
-    if row.n >= FULL then
+    if not last or a > last then last = a end
+    n = n + m
+    if n >= FULL then  -- the open row stays, empty, and with it the version: a delta that comes again is known
       last_id = last_id + 1
-      redis.call('SET', key .. ':' .. last_id, events, 'PX', px)
-      local full = {part = part, tile = tile, offset = row.offset, replays = row.replays, id = last_id, n = row.n,
-                    first = row.first, last = row.last}
-      put(full, sums, '')
-      rows[#rows + 1] = full
-      row.n = 0
-      put(row, string.rep('\\0', SUMS * 8), '')  -- keeps the version, and so knows a delta that comes again
-    else put(row, sums, events) end
-    dirty = true
+      call('SET', key .. ':' .. last_id, events, 'PX', px)
+      before = before .. pack('ROW', HEAD + SUMS * 8, last, first, part, tile, offset, replays, last_id, n) .. sums
+      n, sums, events = 0, NONE, ''
+    end
   end
   p = p + size
 end
-if entity then closed() end
+if entity then put_entity() end
 return found
 """
 
@@ -212,10 +228,7 @@ rows[#rows + 1] = struct.pack('<i4I4', part, #joined) .. joined
 
 def write_script(packing: Packing) -> str:
     """Adds packed rows to entities."""
-    merged = _merged(packing)
-    body = _WRITE.replace("MERGED", merged) if packing.sums else _WRITE.replace("MERGED", "''")
-    names = "\n".join([_PROGRESS, _merging(packing), body])
-    return _filled(packing, names)
+    return _filled(packing, "\n".join([_PROGRESS, _merging(packing), _WRITE]))
 
 
 def read_script(packing: Packing) -> str:
@@ -230,37 +243,68 @@ def read_script(packing: Packing) -> str:
 
 def _filled(packing: Packing, text: str) -> str:
     longest = packing.layout.definition.max_window_us
-    known = {"LONGEST": longest, "SUMS": packing.sums, "HEAD": ROW_HEAD, "FULL": ROW_EVENTS, "KEEP": KEEP_ROWS}
+    known = {
+        "ITEM_HEAD": ITEM_HEAD.itemsize,
+        "LONGEST": longest,
+        "SUMS": packing.sums,
+        "HEAD": ROW_HEAD,
+        "FULL": ROW_EVENTS,
+        "MANY": KEEP_ROWS,
+    }
     for name, value in known.items():
         text = text.replace(name, str(value))
-    assert ITEM_HEAD.itemsize == 4 + 4 + 8 + 8 + 4 + 8 + 8 + 8 + 8 + 4
     return text.replace("'ROW'", f"'{ROW_FORMAT}'").replace("'ITEM'", f"'{ITEM_FORMAT}'")
 
 
-def _merged(packing: Packing) -> str:
-    doubles = "d" * packing.sums
-    return (
-        f"summed({{struct.unpack('<{doubles}', row.s, HEAD + 1)}}, {{struct.unpack('<{doubles}', blob, q)}})"
-        if packing.sums
-        else "''"
-    )
-
-
 def _merging(packing: Packing) -> str:
-    """A function that merges the sums of two rows."""
-    lines = [_EXTREME, "local function summed(a, b)"]
-    for summary, (at, width) in packing.slots.items():
-        if summary.what in ("lo", "hi"):
-            lines.append(
-                f"  extreme(a, {at + 1}, b, {at + 1}, {width - 1}, {'true' if summary.what == 'hi' else 'false'})"
-            )
-        else:
-            lines += [f"  a[{i}] = a[{i}] + b[{i}]" for i in range(at + 1, at + width + 1)]
-    lines += [f"  return struct.pack('<{'d' * packing.sums}', unpack(a, 1, {packing.sums}))", "end"]
-    return "\n".join(lines)
+    """A function that merges the sums of two rows: texts and where in them the sums begin; some sums at a time, as Lua
+    has at most 200 local variables."""
+    pieces: list[list[str]] = []
+    start, at, held = 0, 0, []
+    for summary, (first, width) in packing.slots.items():
+        if first + width - start > _AT_ONCE:
+            pieces.append(_merged_piece(start, at, held))
+            start, held = first, []
+        held.append(
+            _extreme_of(summary, first - start, width)
+            if summary.what in ("lo", "hi")
+            else " ".join(f"a{i} = a{i} + b{i}" for i in range(first - start, first - start + width))
+        )
+        at = first + width
+    if held:
+        pieces.append(_merged_piece(start, at, held))
+    lines = ["local function summed(s, i, t, j)", "local out = ''", *(line for piece in pieces for line in piece)]
+    return "\n".join([*lines, "return out", "end"])
 
 
-# the extreme at b[j..], a flag and `width` limbs, into a[i..]; the last limb decides first
+_AT_ONCE = 80
+
+
+def _merged_piece(start: int, end: int, merges: list[str]) -> list[str]:
+    count = end - start
+    doubles = "d" * count
+    a, b = (", ".join(f"{name}{i}" for i in range(count)) for name in "ab")
+    return [
+        "do",
+        f"local {a} = struct.unpack('<{doubles}', s, i + {start * 8})",
+        f"local {b} = struct.unpack('<{doubles}', t, j + {start * 8})",
+        *merges,
+        f"out = out .. struct.pack('<{doubles}', {a})",
+        "end",
+    ]
+
+
+def _extreme_of(summary: Summary, at: int, width: int) -> str:
+    """The extreme of two, each a flag and limbs of which the last decides first; in local variables a and b."""
+    sign = ">" if summary.what == "hi" else "<"
+    better = f"b{at + 1} {sign} a{at + 1}"
+    for limb in range(at + 2, at + width):
+        better = f"b{limb} {sign} a{limb} or (b{limb} == a{limb} and ({better}))"
+    a, b = (", ".join(f"{name}{i}" for i in range(at, at + width)) for name in "ab")
+    return f"if b{at} ~= 0 and (a{at} == 0 or {better}) then {a} = {b} end"
+
+
+# the same in tables: the extreme at b[j..], a flag and `width` limbs, into a[i..]
 _EXTREME = """
 local function extreme(a, i, b, j, width, larger)
   if b[j] == 0 then return end

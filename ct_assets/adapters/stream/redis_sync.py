@@ -296,7 +296,7 @@ class Twin:
         if row != (True,):
             return False
         try:
-            generation = uuid.uuid4().hex.encode()
+            generation = uuid.uuid4().hex[:12].encode()  # part of every key
             progress = committed_progress(conn, self.stream, None)
             ranges = {p: Range(float("inf"), found.next_offset) for p, found in progress.items()}
             query = EventQuery(since=self._reach(conn, place), version={p: f.version for p, f in progress.items()})
