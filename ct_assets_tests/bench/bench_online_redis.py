@@ -94,20 +94,16 @@ def bench_writes(ours: Follower, feast: FeastRedis, client: Any) -> None:
     """Rows/s of both, in turns; the median of each. CPU is that of this process and of Redis."""
     users, rates, cpu = list(range(20_000)), {"ours": [], "feast": []}, {"ours": [], "feast": []}
 
-    def spent() -> float:
-        info = client.info("cpu")
-        return time.process_time() + info["used_cpu_user"] + info["used_cpu_sys"]
-
     for _ in range(5):
         events = shop_events(100_000, uniform(90_000), START + ours.count * 50, 5_000_000, ours.count)
         rows = events.filter(events["event_type"] != "cart")["user_id"].n_unique()
         apply = ours.committed(events)
         for name, count, write in (("ours", rows, apply), ("feast", len(users), lambda: feast.write(users))):
-            before = spent()
+            before = spent(client)
             started = time.perf_counter()
             write()
             rates[name].append(count / (time.perf_counter() - started))
-            cpu[name].append((spent() - before) / count * 1e6)
+            cpu[name].append((spent(client) - before) / count * 1e6)
     mine, theirs = (float(np.median(r)) for r in (rates["ours"], rates["feast"]))
     own, other = (float(np.median(c)) for c in (cpu["ours"], cpu["feast"]))
     print(
@@ -152,13 +148,34 @@ def bench_reads(ours: Follower, feast: FeastRedis, client: Any) -> None:
         "ours, 100": lambda: ours.place.read(hundred, at, version=False),
         "Feast's store, 100": lambda: feast.read(hundred),
     }
-    times = interleaved(reads)
-    print("\nreads, median ms")
+    compared(reads, client)
+
+
+def compared(reads: dict[str, Callable[[], Any]], client: Any) -> None:
+    """Prints each read and the ratios, in wall time and in CPU (what to compare on a busy machine)."""
+    times, cpu = interleaved(reads), {name: [] for name in reads}
+    for _ in range(5):
+        for name, read in reads.items():
+            before = spent(client)
+            for _ in range(100):
+                read()
+            cpu[name].append((spent(client) - before) * 1e4)
+    used = {name: float(np.median(values)) for name, values in cpu.items()}
+    print("\nreads: median ms, CPU us a read (client and server)")
     for name, ms in times.items():
-        print(f"  {name:20s} {ms:7.3f}")
-    one, many = times["ours, 1"] / times["bare HMGET, 1"], times["ours, 100"] / times["bare HMGET, 100"]
-    print(f"  ours / bare: {one:.2f}x (1 entity), {many:.2f}x (100), target <= 2x")
-    print(f"  against packed strings: {times['ours, 100'] / times['bare MGET, 100']:.2f}x (100)")
+        print(f"  {name:20s} {ms:7.3f} {used[name]:9.0f}")
+    for found, what in ((times, "wall"), (used, "CPU")):
+        one, many = found["ours, 1"] / found["bare HMGET, 1"], found["ours, 100"] / found["bare HMGET, 100"]
+        packed_ratio = found["ours, 100"] / found["bare MGET, 100"]
+        print(
+            f"  ours / bare, {what}: {one:.2f}x (1), {many:.2f}x (100), target <= 2x; packed strings {packed_ratio:.1f}x (100)"
+        )
+
+
+def spent(client: Any) -> float:
+    """CPU seconds so far of this process and of Redis."""
+    info = client.info("cpu")
+    return time.process_time() + info["used_cpu_user"] + info["used_cpu_sys"]
 
 
 def bench_hot(ours: Follower, client: Any) -> None:

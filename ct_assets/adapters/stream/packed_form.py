@@ -1,7 +1,7 @@
 """How Redis holds the events of one definition: the bytes of a row and of an event, and which sums a row carries.
 
 What goes here: formats, and integers as limbs. What does not: folding events into them (``packed_rows``), Lua
-(``redis_scripts``). Pure.
+(``redis_scripts``, ``redis_read_script``). Pure.
 
 The rows are those of the PostgreSQL table (``layout``): up to 511 events of one (entity, partition, tile). Lua knows only
 doubles, so an integer beyond 2**53 would lose digits: it is kept as *limbs* of 24 bits (three for 64 bits, six for 128; the

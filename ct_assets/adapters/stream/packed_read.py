@@ -1,6 +1,6 @@
 """What Redis returned, as values: sums put together, or the events of the windows folded. Exact.
 
-What goes here: finishing one read. What does not: the window's cut and the sums, which Lua makes (``redis_scripts``).
+What goes here: finishing one read. What does not: the window's cut and the sums, which Lua makes (``redis_read_script``).
 Pure.
 
 Counts, sums, extremes, averages and variances of exact columns come as merged sums and need one division at most. Where

@@ -1,7 +1,7 @@
 """The online store in Redis: an entity's rows under one key, conditional bulk writes, reads finished in one round trip.
 
 What goes here: the client, keys, sending rows, reading. What does not: when what is written (``redis_sync``), Lua
-(``redis_scripts``), bytes (``packed_*``).
+(``redis_scripts``, ``redis_read_script``), bytes (``packed_*``).
 
 PostgreSQL stays the truth: Redis is a copy of what was committed there, and says up to where (its *progress*, by
 partition). An empty or older Redis is not an empty window: reads refuse until it is loaded.
@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from ct_assets.adapters.stream.online_read import OnlineValues
 from ct_assets.adapters.stream.packed_form import Packing
 from ct_assets.adapters.stream.packed_read import Finisher
-from ct_assets.adapters.stream.redis_scripts import ADVANCE, read_script, write_script
+from ct_assets.adapters.stream.redis_read_script import read_script
+from ct_assets.adapters.stream.redis_scripts import ADVANCE, write_script
 from ct_assets.errors import CtError, UsageError
 from ct_assets.settings import redact
 from ct_assets.streaming.watermark import PartitionState, completeness
