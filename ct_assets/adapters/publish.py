@@ -184,7 +184,7 @@ def reject_unread(
     with conn.transaction():
         found = ledger.delivery(conn, delivery.delivery_id, lock=True)
         if found is not None and found.state == "pending":
-            ledger.decide(conn, delivery.delivery_id, "rejected", schema.digest, shown(verdict))
+            ledger.decide(conn, delivery.delivery_id, "rejected", ledger.Judge(schema.digest, None), shown(verdict))
             incidents.report(conn, _incident(dataset, schema, delivery, ("day_out_of_range", message)))
 
 
