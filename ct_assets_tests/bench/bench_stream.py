@@ -21,11 +21,11 @@ from pathlib import Path
 from ct_assets.adapters.events.broker import Broker
 from ct_assets.adapters.postgres.server import Server
 from ct_assets.settings import load
-from ct_assets_tests.bench import stream_moments, stream_ours, stream_peers, stream_topic
+from ct_assets_tests.bench import stream_moments, stream_ours, stream_peers, stream_readers, stream_topic
 from ct_assets_tests.bench.stream_ours import Bench, How, Run
 from ct_assets_tests.bench.stream_topic import Topic
 
-PARTS = ("ours", "peers", "latency", "recovery", "replay")
+PARTS = ("readers", "ours", "peers", "latency", "recovery", "replay")
 PEERS = {
     "flink": ("flink", {"label": "SQL OVER, dedup of purchases", "dedup": "purchases"}),
     "flink_all": ("flink", {"label": "SQL OVER, dedup of all events", "dedup": "all"}),
@@ -73,6 +73,8 @@ def report(args: argparse.Namespace, bench: Bench, brokers: str) -> bool:
     print(
         f"{topic.total:,} messages in {len(topic.messages)} partitions, load {os.getloadavg()[0]:.1f} of {os.cpu_count()} cores"
     )
+    if "readers" in parts:
+        print(stream_readers.readers(topic))
     print(stream_ours.HEADING)
     runs: dict[str, Run] = {}
     for key, run in _runs(parts, args, bench, topic):
