@@ -4,8 +4,8 @@ What goes here: DDL derived from a contract and its rules of growth. What does n
 tables (migrations).
 
 ``store.<dataset>`` keeps every revision; ``clean.<dataset>`` and ``quarantine.<dataset>`` show the current one of each
-day. A contract may gain optional columns; every other change of shape is refused with the SQL somebody would have to
-run knowingly.
+day. A contract may gain optional columns; every other change of shape is refused with what somebody would have to do
+knowingly (``reshape`` for a type).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from psycopg.sql import Composed
 
 SYSTEM = (CopyColumn("_revision_id", "bigint", True), CopyColumn("_line", "bigint", True))
-_DDL_LOCK = 7_236_002
+DDL_LOCK = 7_236_002
 
 
 class TableConflict(CtError):
@@ -37,22 +37,22 @@ def contract_columns(dataset: PublishedDataset) -> list[CopyColumn]:
 def ensure_tables(conn: psycopg.Connection, dataset: PublishedDataset) -> None:
     """Make or grow table and views of ``dataset``; raises :class:`TableConflict`. Quick when nothing changed."""
     with conn.transaction():
-        if _fits(_existing(conn, dataset.name), dataset) and _exists(conn, "quarantine", dataset.name):
+        if _fits(shape_of(conn, dataset.name), dataset) and _exists(conn, "quarantine", dataset.name):
             return
-        conn.execute("select pg_advisory_xact_lock(%s)", (_DDL_LOCK,))
-        existing = _existing(conn, dataset.name)
+        conn.execute("select pg_advisory_xact_lock(%s)", (DDL_LOCK,))
+        existing = shape_of(conn, dataset.name)
         if not existing:
             _create(conn, dataset)
         else:
-            _grow(conn, dataset, existing)
-        _views(conn, dataset)
+            grow(conn, dataset, existing)
+        make_views(conn, dataset)
 
 
 def ensure_rollup(conn: psycopg.Connection, rollup: Rollup, statement: Composed) -> None:
     """Make table and view of a rollup from the columns that its SELECT gives (``statement``: parameters filled in)."""
     if _exists(conn, "clean", rollup.name):
         return
-    conn.execute("select pg_advisory_xact_lock(%s)", (_DDL_LOCK,))
+    conn.execute("select pg_advisory_xact_lock(%s)", (DDL_LOCK,))
     make_rollup_table(conn, rollup.name, statement)
     _rollup_view(conn, rollup)
 
@@ -76,9 +76,9 @@ def replace_rollup(conn: psycopg.Connection, rollup: Rollup, fresh: str) -> None
     from psycopg import sql
 
     name = sql.Identifier(rollup.name)
-    conn.execute("select pg_advisory_xact_lock(%s)", (_DDL_LOCK,))
+    conn.execute("select pg_advisory_xact_lock(%s)", (DDL_LOCK,))
     if _exists(conn, "clean", rollup.name):
-        old, new = _existing(conn, rollup.name), _existing(conn, fresh)
+        old, new = shape_of(conn, rollup.name), shape_of(conn, fresh)
         if list(new.items())[: len(old)] == list(
             old.items()
         ):  # only columns at the end: PostgreSQL replaces a view by these
@@ -99,7 +99,7 @@ def _rollup_view(conn: psycopg.Connection, rollup: Rollup, table: str | None = N
 
     found = table or rollup.name
     columns = sql.SQL(", ").join(
-        sql.SQL("s.{}").format(sql.Identifier(c)) for c in _existing(conn, found) if c != "_revision_id"
+        sql.SQL("s.{}").format(sql.Identifier(c)) for c in shape_of(conn, found) if c != "_revision_id"
     )
     query = sql.SQL("create or replace view clean.{} as select {} from store.{} s join ledger.publication p on {}")
     conn.execute(query.format(sql.Identifier(rollup.name), columns, sql.Identifier(found), sql.SQL(_CURRENT)))
@@ -132,7 +132,8 @@ def _declared(column: CopyColumn) -> Composed:
     return sql.SQL("{} {}").format(sql.Identifier(column.name), sql.SQL(cast("LiteralString", column.postgres_type)))
 
 
-def _grow(conn: psycopg.Connection, dataset: PublishedDataset, existing: dict[str, str]) -> None:
+def grow(conn: psycopg.Connection, dataset: PublishedDataset, existing: dict[str, str]) -> None:
+    """Add what the contract gained to the table, which has the columns ``existing``; raises :class:`TableConflict`."""
     from psycopg import sql
 
     conflicts = []
@@ -148,14 +149,14 @@ def _grow(conn: psycopg.Connection, dataset: PublishedDataset, existing: dict[st
                         sql.Identifier(dataset.name), _declared(column)
                     )
                 )
-        elif not _same_type(existing[column.name], column):
+        elif not same_type(existing[column.name], column):
             conflicts.append(
                 f"{column.name} is {existing[column.name]} in the table and {column.postgres_type} in the contract: "
-                f'alter table store.{dataset.name} alter column "{column.name}" type {column.postgres_type}'
+                f"`ct db reshape --pipeline {dataset.pipeline}` changes it (a plan first)"
             )
     names = {column.name for column in (*SYSTEM, *contract_columns(dataset))}
     conflicts += [
-        f"{name} is in the table and no longer in the contract: keep it there as optional"
+        f"{name} is in the table and no longer in the contract: keep it there, not required and with mayBeAbsent: true if files lack it now"
         for name in existing.keys() - names
     ]
     if conflicts:
@@ -165,7 +166,7 @@ def _grow(conn: psycopg.Connection, dataset: PublishedDataset, existing: dict[st
         )
 
 
-def _views(conn: psycopg.Connection, dataset: PublishedDataset) -> None:
+def make_views(conn: psycopg.Connection, dataset: PublishedDataset) -> None:
     """Columns that the view has already stay where they are: PostgreSQL lets a view only grow at its end."""
     from psycopg import sql
 
@@ -176,7 +177,7 @@ def _views(conn: psycopg.Connection, dataset: PublishedDataset) -> None:
         "_revision": "p.revision",
         "_revision_id": "s._revision_id",
     }
-    known = list(_existing(conn, dataset.name, "clean"))
+    known = list(shape_of(conn, dataset.name, "clean"))
     wanted = [c.name for c in contract_columns(dataset)] + list(system)
     order = known + [column for column in wanted if column not in known]
     listed = [
@@ -200,7 +201,7 @@ def _views(conn: psycopg.Connection, dataset: PublishedDataset) -> None:
     )
 
 
-def _existing(conn: psycopg.Connection, name: str, schema: str = "store") -> dict[str, str]:
+def shape_of(conn: psycopg.Connection, name: str, schema: str = "store") -> dict[str, str]:
     """Column -> type of a table or view, in order; empty when it does not exist."""
     rows = conn.execute(
         "select a.attname, format_type(a.atttypid, a.atttypmod) from pg_attribute a"
@@ -220,10 +221,12 @@ def _exists(conn: psycopg.Connection, schema: str, name: str) -> bool:
 
 def _fits(existing: dict[str, str], dataset: PublishedDataset) -> bool:
     columns: Sequence[CopyColumn] = (*SYSTEM, *contract_columns(dataset))
-    return existing.keys() == {c.name for c in columns} and all(_same_type(existing[c.name], c) for c in columns)
+    return existing.keys() == {c.name for c in columns} and all(same_type(existing[c.name], c) for c in columns)
 
 
-def _same_type(found: str, column: CopyColumn) -> bool:
+def same_type(found: str, column: CopyColumn) -> bool:
+    """Whether PostgreSQL's name of a type is the one that the contract wants."""
+
     def short(text: str) -> tuple[str, str]:
         kind = CopyColumn("", text).kind
         return kind, text.partition("(")[2].replace(" ", "")

@@ -106,6 +106,7 @@ def show(file: Path, schema_name: str | None, as_json: bool) -> int:
             "column": c.name,
             "type": c.postgres_type,
             "required": c.required,
+            "may_be_absent": c.may_be_absent,
             "personal": c.pii,
             "transforms": ", ".join(c.transforms),
         }

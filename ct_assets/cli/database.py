@@ -98,6 +98,42 @@ def migrate(as_json: bool) -> None:
     emit({"before": before.found, "now": before.needed, "changed": changed}, as_json, text)
 
 
+@db.command()
+@click.option("--pipeline", required=True, help="Name of the pipeline, as in its defs.yaml.")
+@click.option("--yes", is_flag=True, help="Do it; without, only the plan is printed.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON value a line.")
+def reshape(pipeline: str, yes: bool, as_json: bool) -> None:
+    """Give the columns of a published table the types that the contract has now, for every revision.
+
+    One transaction: columns, the views on them with their grants, rollups. Refused when a value would change.
+    """
+    from ct_assets.adapters import reshape as shape
+    from ct_assets.adapters.datasets import pipeline_dataset
+    from ct_assets.adapters.postgres.connect import connect
+    from ct_assets.adapters.postgres.migrate import prepared_url
+    from ct_assets.settings import load
+
+    settings = load()
+    dataset = pipeline_dataset(pipeline, settings)
+    with connect(prepared_url(settings), autocommit=True) as conn:
+        found = shape.reshape(conn, dataset, say) if yes else shape.plan(conn, dataset)
+    for change in found:
+        value = {"table": dataset.name, "column": change.column, "from": change.found, "to": change.wanted}
+        text = f"store.{dataset.name} {change.column}: {change.found} -> {change.wanted}"
+        emit(
+            {**value, "problem": change.problem, "done": yes},
+            as_json,
+            text + (f": {change.problem}" if change.problem else ""),
+        )
+    problems = any(change.problem for change in found)
+    if not found:
+        say(f"store.{dataset.name} has the types of the contract: nothing to do")
+    elif not yes:
+        say("this cannot be done: see docs/guides/contracts.md" if problems else "add --yes to do it")
+    if problems:
+        raise click.exceptions.Exit(1)
+
+
 @db.command("status")
 @click.option("--json", "as_json", is_flag=True, help="One JSON value a line.")
 def db_status(as_json: bool) -> None:

@@ -64,6 +64,7 @@ class Column:
     number_format: NumberFormat = NumberFormat()
     derived: Node | None = None
     example: str = ""  # a text that is accepted, for trying the contract
+    may_be_absent: bool = False  # a file without it is read as if the column were empty
     line: int = 0
 
     @property

@@ -64,6 +64,7 @@ COLUMN_CUSTOM = (
     "personalData",
     "derived",
     "timeZone",
+    "mayBeAbsent",
 )
 TRANSFORMS = ("trim", "upper", "lower", "collapseSpaces", "stripTrailingPointZero")
 LOGICAL_TYPES = ("string", "date", "timestamp", "time", "number", "integer", "object", "array", "boolean")
@@ -229,6 +230,7 @@ def _custom(prop: _Property, custom: Custom) -> None:
         null_tokens=reader.words(custom, "nullTokens"),
         leading_zeros=reader.flag(custom, "leadingZeros"),
         number_format=_number_format(prop, custom),
+        may_be_absent=reader.flag(custom, "mayBeAbsent"),
     )
 
 
@@ -261,6 +263,9 @@ def _presence(prop: _Property) -> None:
     key = reader.flag(block, "primaryKey")
     unique = reader.flag(block, "unique")
     prop.column = replace(prop.column, required=required or key, unique=unique)
+    if (required or key) and prop.column.may_be_absent:
+        text = f"{prop.name} is {'required' if required else 'a primary key'} and may be absent"
+        raise reader.error(block, "required", text, "one of the two: an absent column is NULL in every row")
     if required or key:
         prop.rule("required", "required" if required else "primaryKey")
     if required:

@@ -42,8 +42,11 @@ class TextRows:
         return len(self.line)
 
     def fields(self, name: str) -> Fields:
-        """The fields of a contract column."""
-        at = self.positions[name]
+        """The fields of a contract column; empty ones where the file has no such column."""
+        at = self.positions.get(name)
+        if at is None:
+            nothing = np.zeros_like(self.records.starts[0])
+            return Fields(self.block.text, nothing, nothing)
         return Fields(self.block.text, self.records.starts[at], self.records.ends[at])
 
 

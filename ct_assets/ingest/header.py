@@ -18,7 +18,7 @@ MAX_COLUMNS = 10_000
 
 @dataclass(frozen=True)
 class Header:
-    """The names as they stand in the file, and for each contract column its position."""
+    """The names as they stand in the file, and for each contract column that it has its position."""
 
     names: tuple[str, ...]
     positions: dict[str, int]
@@ -47,13 +47,9 @@ def read_header(raw: bytes, line: int, schema: DatasetSchema) -> Header:
                 f"the header names {name!r} twice (columns {found[fold(name)] + 1} as {first!r} and {i + 1})",
             )
         found[fold(name)] = i
-    positions: dict[str, int] = {}
     warnings: list[str] = []
-    for column in schema.delivered:
-        at = _position(column, found, fold, warnings)
-        if at is None:
-            raise FileRejected("missing_column", line, _missing(column, schema, names))
-        positions[column.name] = at
+    positions = {c.name: at for c in schema.delivered if (at := _position(c, found, fold, warnings)) is not None}
+    warnings += _absent(schema, positions, names, line)
     taken = set(positions.values())
     unknown = [name for i, name in enumerate(names) if i not in taken]
     if unknown and schema.closed:
@@ -103,6 +99,15 @@ def _position(column: Column, found: dict[str, int], fold: type[str] | object, w
                 warnings.append(f"column {column.name!r} is delivered under the name {name!r}")
             return at
     return None
+
+
+def _absent(schema: DatasetSchema, positions: dict[str, int], names: Sequence[str], line: int) -> list[str]:
+    """Warnings about columns that may be absent and are. Raises FileRejected for any other, and when none is there."""
+    absent = [column for column in schema.delivered if column.name not in positions]
+    wrong = next((column for column in absent if not column.may_be_absent or not positions), None)
+    if wrong is not None:
+        raise FileRejected("missing_column", line, _missing(wrong, schema, names))
+    return [f"{_missing(column, schema, names)}; it may be absent: NULL in every row" for column in absent]
 
 
 def _missing(column: Column, schema: DatasetSchema, names: Sequence[str]) -> str:

@@ -316,14 +316,17 @@ def _with_column(dataset: PublishedDataset, **changes: Any) -> PublishedDataset:
     ("change", "says"),
     [
         ({"name": "Channel", "physical_name": "channel", "required": True}, "channel is new and required"),
-        ({"name": "Quantity", "physical_name": "quantity", "type": "string"}, 'alter column "quantity" type text'),
+        (
+            {"name": "Quantity", "physical_name": "quantity", "type": "string"},
+            "bigint in the table and text in the contract: `ct db reshape --pipeline sales`",
+        ),
         (
             {"name": "UnitPrice", "physical_name": "unit_price", "type": "decimal", "precision": 18, "scale": 6},
-            "type numeric(18,6)",
+            "and numeric(18,6) in the contract",
         ),
         (
             {"name": "Country", "physical_name": "land", "required": False},
-            "country is in the table and no longer in the contract",
+            "country is in the table and no longer in the contract: keep it there, not required and with mayBeAbsent",
         ),
     ],
 )

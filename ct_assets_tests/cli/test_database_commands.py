@@ -179,6 +179,25 @@ def test_replay_is_idempotent(environ: dict[str, str], settings: Settings, tmp_p
     assert ct(newer, "quarantine", "replay", "--pipeline", "sales").returncode == 2
 
 
+def test_reshape_plans_and_then_does_it(
+    environ: dict[str, str], settings: Settings, tmp_path: Path, pg_url: str
+) -> None:
+    bring(settings, pipeline_dataset("sales", settings), write_day(tmp_path, DAY))
+    with psycopg.connect(pg_url, autocommit=True) as conn:
+        conn.execute("drop view clean.sales_lines")
+        conn.execute("alter table store.sales_lines alter column quantity type numeric(12,2)")
+    command = ("db", "reshape", "--pipeline", "sales", "--json")
+    planned, done = ct(environ, *command), ct(environ, *command, "--yes")
+    assert (planned.returncode, done.returncode) == (0, 0), done.stderr
+    change = {"table": "sales_lines", "column": "quantity", "from": "numeric(12,2)", "to": "bigint", "problem": None}
+    assert [json.loads(said.stdout) for said in (planned, done)] == [{**change, "done": on} for on in (False, True)]
+    again = ct(environ, *command, "--yes")
+    assert (again.returncode, again.stdout) == (0, "")
+    assert "nothing to do" in again.stderr
+    with psycopg.connect(pg_url) as conn:
+        assert conn.execute("select sum(quantity) from clean.sales_lines").fetchone() == (60,)
+
+
 def test_doctor(environ: dict[str, str], tmp_path: Path) -> None:
     well = [json.loads(line) for line in ct(environ, "doctor", "--json").stdout.splitlines()]
     assert {finding["check"] for finding in well} >= {

@@ -259,3 +259,14 @@ def test_every_example_of_the_standard_loads(shared_data: Path, tmp_path: Path) 
         found = load_contract(path)
         for schema in found.schemas:
             assert len(schema.coverage.enforced) <= len(schema.coverage.clauses)
+
+
+def test_a_column_may_be_absent_unless_it_is_required(tmp_path: Path) -> None:
+    may = "customProperties: [{property: mayBeAbsent, value: true}]"
+    schema = contract(tmp_path, f"{{name: a, required: true}}\n        {{name: b, {may}}}")
+    assert [(c.name, c.may_be_absent) for c in schema.columns] == [("a", False), ("b", True)]
+    enforced = [(c.where, c.text) for c in schema.coverage.clauses if c.enforced]
+    assert enforced == [("a", "required"), ("b", "mayBeAbsent")]
+    for key in ("required", "primaryKey"):
+        with pytest.raises(ContractError, match="and may be absent"):
+            contract(tmp_path, f"{{name: b, {key}: true, {may}}}")

@@ -16,6 +16,25 @@ def test_header_is_matched_by_name_not_by_position() -> None:
     assert judge("b,a\n2,1\n", AB).rows == [("1", "2")]
 
 
+def test_a_column_that_may_be_absent_is_null_where_it_is_not_there() -> None:
+    """Every type, duplicates included; the warning names what it may be called now."""
+    formats = {"date": ("yyyy-MM-dd",), "timestamp": ("yyyy-MM-dd HH:mm:ss",)}
+    kinds = ("string", "integer", "number", "decimal", "boolean", "date", "timestamp")
+    optional = tuple(Column(f"x_{k}", k, scale=2, formats=formats.get(k, ()), may_be_absent=True) for k in kinds)
+    schema = DatasetSchema("t", (Column("a"), *optional), on_exact_duplicate="collapse")
+    judged = judge("a,x_number,x_decimals\n1,2.5,7\n1,2.5,8\n2,,\n", schema)
+    assert judged.rows == [("1", None, None, 2.5, None, None, None, None), ("2", *[None] * 7)]
+    assert judged.verdict.duplicates == 1
+    assert (
+        "no column 'x_decimal' in the header; the nearest in the file is 'x_decimals'; if it was renamed, declare"
+        " renamedFrom: [x_decimals]; it may be absent: NULL in every row"
+    ) in judged.verdict.warnings
+    assert judge("a,x_integer\n1,7\n", schema).rows[0][2] == 7
+    assert judge("b,x_integer\n1,7\n", schema).rule == "missing_column", "a may not"
+    all_optional = DatasetSchema("t", optional)
+    assert judge("b\n1\n", all_optional).rule == "missing_column", "a file of another table"
+
+
 def test_blank_physical_lines_are_skipped_and_not_read_but_counted_as_lines() -> None:
     judged = judge("\n\r\na,b\n\n1,2\n\r\n\n3,4\n", AB)
     assert judged.good["_line"].to_list() == [5, 8]
