@@ -26,7 +26,7 @@ from ct_assets.adapters.ledger import Delivery
 from ct_assets.adapters.postgres.connect import connect, url_for, with_retry
 from ct_assets.adapters.postgres.migrate import prepared_url
 from ct_assets.adapters.storage import BLOCK, Storage, open_storage
-from ct_assets.errors import CtError
+from ct_assets.errors import CtError, UsageError
 from ct_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class Delivered:
     """One file that was taken in. ``new`` is False for bytes that this day had already (the name is an alias).
 
     ``repaired``: the bytes were known, but what was stored of them was damaged or gone; it is right again.
+    ``in_front``: what readers see of the day instead of these bytes, which were published once.
     """
 
     delivery_id: int
@@ -56,6 +57,16 @@ class Delivered:
     new: bool
     state: str
     repaired: bool = False
+    in_front: InFront | None = None
+
+
+@dataclass(frozen=True)
+class InFront:
+    """The revision of a day that readers see, the file it came from, and the revision of an older delivery behind it."""
+
+    revision: int
+    file: str
+    behind: int
 
 
 def deliver(settings: Settings, pipeline: str, paths: Iterable[Path]) -> list[Delivered]:
@@ -114,7 +125,9 @@ def take_in(conn: psycopg.Connection, storage: Storage, pipeline: str, path: Pat
     if again != sha256 or (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise NotDelivered(f"{path} changed while it was being copied", hint="deliver it when it is completely written")
     taken = _write_down(conn, pipeline, name, sha256, after.st_size)
-    return taken if sound or taken.new else replace(taken, repaired=True)
+    if taken.new:
+        return taken
+    return replace(taken, repaired=not sound, in_front=in_front(conn, taken.delivery_id))
 
 
 def stored_digest(storage: Storage, sha256: str) -> str | None:
@@ -192,6 +205,47 @@ def take_again(conn: psycopg.Connection, chosen: Iterable[Delivery]) -> int:
     return conn.execute(
         "update ledger.delivery set state = 'pending' where delivery_id = any(%s) and state = 'rejected'", (ids,)
     ).rowcount
+
+
+def in_front(conn: psycopg.Connection, delivery_id: int) -> InFront | None:
+    """What readers see instead of a delivery that was published; None when they see it, it waits, or it never was."""
+    own = ledger.publication_of(conn, delivery_id)
+    current = ledger.current(conn, own.dataset, own.day, own.part) if own else None
+    if own is None or current is None or current.delivery_id == delivery_id:
+        return None
+    if own.state == "held" and own.revision > current.revision:  # it waits for approval
+        return None
+    other = ledger.delivery(conn, current.delivery_id)
+    return InFront(current.revision, other.name if other else "", own.revision)
+
+
+def restorable(conn: psycopg.Connection, pipeline: str, delivery_id: int) -> tuple[Delivery, InFront]:
+    """A delivery that something else replaced, and what did; raises :class:`UsageError` for any other."""
+    found = ledger.delivery(conn, delivery_id)
+    if found is None or found.pipeline != pipeline:
+        raise UsageError(
+            f"no delivery {delivery_id} of pipeline {pipeline}",
+            hint="`ct deliver` prints the number first, also of known bytes",
+        )
+    instead = in_front(conn, delivery_id)
+    waiting = [d for d in pending(conn, pipeline) if (d.day, d.day or d.name) == (found.day, found.day or found.name)]
+    if waiting:
+        raise UsageError(
+            f"delivery {waiting[0].delivery_id} ({waiting[0].name}) of the same day is not decided yet",
+            hint=f"ct run --pipeline {pipeline}, then look again",
+        )
+    if instead is None:
+        does = "is what readers see" if found.state == "published" else f"is {found.state} and was never published"
+        raise UsageError(f"delivery {delivery_id} ({found.name}) {does}: nothing to put back")
+    return found, instead
+
+
+def restore(conn: psycopg.Connection, pipeline: str, delivery_id: int) -> None:
+    """Let the next run publish an older delivery of a day as its new revision; checks as :func:`restorable` does."""
+    with conn.transaction():
+        ledger.delivery(conn, delivery_id, lock=True)
+        restorable(conn, pipeline, delivery_id)
+        conn.execute("update ledger.delivery set state = 'pending' where delivery_id = %s", (delivery_id,))
 
 
 def delivery_name(path: Path) -> str:

@@ -256,7 +256,8 @@ def _check_waits(found: Publication, current: Publication | None) -> None:
     if current is not None and current.revision > found.revision:
         raise OutOfDate(
             f"{name} is older than revision {current.revision}, which readers see since {current.published_at:%Y-%m-%d %H:%M}",
-            hint="nothing was changed: approving it would put older data in front",
+            hint=f"approving it would put older data in front: `ct deliver --pipeline {found.pipeline} --restore"
+            f" {found.delivery_id}` does that knowingly; nothing was changed",
         )
 
 

@@ -31,7 +31,13 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Take rejected deliveries again, from the bytes kept (after the contract was mended).",
 )
-@click.option("--yes", is_flag=True, help="With --rejected: do it; without, only the plan is printed.")
+@click.option(
+    "--restore",
+    type=int,
+    metavar="DELIVERY_ID",
+    help="Put an earlier delivery of a day in front again, as a new revision (to take back a wrong correction).",
+)
+@click.option("--yes", is_flag=True, help="With --rejected or --restore: do it; without, only the plan is printed.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON value a line.")
 def deliver(  # noqa: PLR0913 - one parameter an option
     files: tuple[Path, ...],
@@ -39,6 +45,7 @@ def deliver(  # noqa: PLR0913 - one parameter an option
     inbox: bool,
     approve: tuple[int, str] | None,
     rejected: bool,
+    restore: int | None,
     yes: bool,
     as_json: bool,
 ) -> None:
@@ -53,6 +60,8 @@ def deliver(  # noqa: PLR0913 - one parameter an option
     daily_spec(pipeline)
     if approve is not None:
         _approve(settings, pipeline, *approve, as_json)
+    elif restore is not None:
+        _restore(settings, pipeline, restore, yes, as_json)
     elif rejected:
         _rejected(settings, pipeline, yes, as_json)
     elif inbox:
@@ -70,7 +79,7 @@ def _files(settings: Settings, pipeline: str, files: tuple[Path, ...], as_json: 
     try:
         with second_ends_at_once(), Landing(settings, pipeline) as landing:
             for path in progress(files, "delivering", total=len(files)):
-                _show(landing.take_in(path), as_json)
+                _show(landing.take_in(path), pipeline, as_json)
                 done += 1
     except KeyboardInterrupt:
         say(
@@ -104,12 +113,30 @@ def _rejected(settings: Settings, pipeline: str, yes: bool, as_json: bool) -> No
             say(f"{len(found)} rejected deliveries would be judged again: add --yes")
 
 
+def _restore(settings: Settings, pipeline: str, delivery_id: int, yes: bool, as_json: bool) -> None:
+    """The plan, and with ``yes`` the deed: the next run judges and publishes the bytes kept as a new revision."""
+    from ct_assets.adapters import landing
+    from ct_assets.adapters.postgres.connect import connect
+    from ct_assets.adapters.postgres.migrate import prepared_url
+
+    with connect(prepared_url(settings), autocommit=True) as conn:
+        found, instead = landing.restorable(conn, pipeline, delivery_id)
+        if yes:
+            landing.restore(conn, pipeline, delivery_id)
+    day = found.day.isoformat() if found.day else None
+    value = {"delivery_id": delivery_id, "file": found.name, "day": day, "was_revision": instead.behind}
+    value |= {"replaces_revision": instead.revision, "replaces_file": instead.file, "done": yes}
+    text = f"{day or 'undated'}: {found.name} (revision {instead.behind}) in front of {instead.file} (revision {instead.revision}), as a new revision"
+    emit(value, as_json, text)
+    say(f"next: ct run --pipeline {pipeline}" if yes else "add --yes to do it")
+
+
 def _inbox(settings: Settings, pipeline: str, as_json: bool) -> None:
     from ct_assets.adapters.inbox import inbox_folder, scan
 
     found = scan(settings, pipeline, wait=True)
     for delivered in found.taken:
-        _show(delivered, as_json)
+        _show(delivered, pipeline, as_json)
     for name, reason in found.waiting.items():
         say(f"waiting  {name}: {reason}")
     for name, reason in found.refused.items():
@@ -131,7 +158,7 @@ def _approve(settings: Settings, pipeline: str, revision_id: int, by: str, as_js
     )
 
 
-def _show(delivered: Delivered, as_json: bool) -> None:
+def _show(delivered: Delivered, pipeline: str, as_json: bool) -> None:
     day = delivered.day.isoformat() if delivered.day else None
     value = {
         "delivery_id": delivered.delivery_id,
@@ -141,9 +168,15 @@ def _show(delivered: Delivered, as_json: bool) -> None:
         "bytes": delivered.bytes,
         "new": delivered.new,
         "repaired": delivered.repaired,
+        "in_front": delivered.in_front and vars(delivered.in_front),
         "state": delivered.state,
     }
     known = "" if delivered.new else f" (known already: {delivered.state})"
     if delivered.repaired:
         known += "; the stored bytes were damaged or gone and are repaired"
     emit(value, as_json, f"{delivered.delivery_id:>6}  {day or 'undated   '}  {delivered.name}{known}")
+    if (front := delivered.in_front) is not None:
+        say(
+            f"        these bytes are revision {front.behind}; readers see revision {front.revision}, from {front.file}. Nothing was"
+            f" changed\n        to put them in front again: ct deliver --pipeline {pipeline} --restore {delivered.delivery_id} --yes"
+        )

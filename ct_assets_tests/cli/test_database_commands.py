@@ -17,7 +17,9 @@ import psycopg
 import pytest
 
 from ct_assets.adapters.datasets import pipeline_dataset
+from ct_assets.adapters.landing import pending
 from ct_assets.adapters.postgres.server import Server
+from ct_assets.adapters.publish import publish_delivery
 from ct_assets.settings import Settings, load
 from ct_assets_tests.adapters.sales_files import write_day
 from ct_assets_tests.adapters.test_publish import bring
@@ -136,6 +138,41 @@ def test_an_approval_publishes(environ: dict[str, str], settings: Settings, tmp_
     assert said.returncode == 0, said.stderr
     with psycopg.connect(pg_url) as conn:
         assert conn.execute("select approved_by from ledger.publication where revision = 2").fetchone() == ("lead",)
+
+
+def test_a_wrong_correction_is_taken_back(
+    environ: dict[str, str], settings: Settings, tmp_path: Path, pg_url: str
+) -> None:
+    """The original once more is a no-op that says what readers see; --restore publishes it as revision 3."""
+    dataset = pipeline_dataset("sales", settings)
+    original = write_day(tmp_path / "a", DAY)
+    first = bring(settings, dataset, original)
+    bring(settings, dataset, write_day(tmp_path / "b", DAY, good=33, suffix="-wrong"))
+    number = str(first.delivery.delivery_id)
+    again = ct(environ, "deliver", "--pipeline", "sales", str(original))
+    assert "known already: published" in again.stdout
+    assert f"revision 1; readers see revision 2, from {DAY}-wrong.csv" in again.stderr
+    assert f"ct deliver --pipeline sales --restore {number} --yes" in again.stderr
+    command = ("deliver", "--pipeline", "sales", "--restore")
+    plan = json.loads(ct(environ, *command, number, "--json").stdout)
+    assert plan == {
+        "delivery_id": first.delivery.delivery_id, "file": original.name, "day": str(DAY), "was_revision": 1,
+        "replaces_revision": 2, "replaces_file": f"{DAY}-wrong.csv", "done": False,
+    }  # fmt: skip
+    with psycopg.connect(pg_url, autocommit=True) as conn:
+        assert pending(conn, "sales") == [], "a plan changes nothing"
+        assert ct(environ, *command, number, "--yes").returncode == 0
+        waiting = ct(environ, *command, number, "--yes")
+        assert (waiting.returncode, "is not decided yet" in waiting.stderr) == (2, True)
+        (delivery,) = pending(conn, "sales")
+        done = publish_delivery(settings, dataset, delivery).publication
+        assert done is not None
+        assert (done.revision, done.delivery_id, done.known_at == done.published_at) == (3, int(number), True)
+        assert done.diff == {"previous_revision": 2, "added": 0, "removed": 3, "changed": 0, "rows_before": 33}
+        assert conn.execute("select count(*), min(_revision) from clean.sales_lines").fetchone() == (30, 3)
+    for wrong, says in ((number, "is what readers see: nothing to put back"), ("99", "no delivery 99 of pipeline")):
+        said = ct(environ, *command, wrong, "--yes")
+        assert (said.returncode, says in said.stderr) == (2, True), said.stderr
 
 
 def test_status_and_quarantine(environ: dict[str, str], settings: Settings, tmp_path: Path) -> None:
