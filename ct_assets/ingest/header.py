@@ -47,9 +47,7 @@ def read_header(raw: bytes, line: int, schema: DatasetSchema) -> Header:
                 f"the header names {name!r} twice (columns {found[fold(name)] + 1} as {first!r} and {i + 1})",
             )
         found[fold(name)] = i
-    warnings: list[str] = []
-    positions = {c.name: at for c in schema.delivered if (at := _position(c, found, fold, warnings)) is not None}
-    warnings += _absent(schema, positions, names, line)
+    positions, warnings = _placed(schema, names, found, fold, line)
     taken = set(positions.values())
     unknown = [name for i, name in enumerate(names) if i not in taken]
     if unknown and schema.closed:
@@ -101,13 +99,23 @@ def _position(column: Column, found: dict[str, int], fold: type[str] | object, w
     return None
 
 
-def _absent(schema: DatasetSchema, positions: dict[str, int], names: Sequence[str], line: int) -> list[str]:
-    """Warnings about columns that may be absent and are. Raises FileRejected for any other, and when none is there."""
-    absent = [column for column in schema.delivered if column.name not in positions]
-    wrong = next((column for column in absent if not column.may_be_absent or not positions), None)
-    if wrong is not None:
-        raise FileRejected("missing_column", line, _missing(wrong, schema, names))
-    return [f"{_missing(column, schema, names)}; it may be absent: NULL in every row" for column in absent]
+def _placed(
+    schema: DatasetSchema, names: Sequence[str], found: dict[str, int], fold: type[str] | object, line: int
+) -> tuple[dict[str, int], list[str]]:
+    """Where each contract column stands, and warnings. Raises FileRejected for one that must be there and is not."""
+    positions: dict[str, int] = {}
+    warnings: list[str] = []
+    for column in schema.delivered:
+        at = _position(column, found, fold, warnings)
+        if at is not None:
+            positions[column.name] = at
+        elif column.may_be_absent:
+            warnings.append(f"{_missing(column, schema, names)}; it may be absent: NULL in every row")
+        else:
+            raise FileRejected("missing_column", line, _missing(column, schema, names))
+    if not positions:  # all may be absent and are: a file of something else
+        raise FileRejected("missing_column", line, _missing(schema.delivered[0], schema, names))
+    return positions, warnings
 
 
 def _missing(column: Column, schema: DatasetSchema, names: Sequence[str]) -> str:
