@@ -103,6 +103,16 @@ def deliveries_of_day(conn: psycopg.Connection, pipeline: str, day: dt.date) -> 
     return [Delivery(*row) for row in conn.execute(query.encode(), (pipeline, day)).fetchall()]
 
 
+def delivered_days(conn: psycopg.Connection, pipeline: str) -> list[dt.date]:
+    """Business days that something was delivered for, whatever became of it; the day of arrival of undated files."""
+    rows = conn.execute(
+        "select distinct coalesce(day, (received_at at time zone 'UTC')::date) from ledger.delivery"
+        " where pipeline = %s order by 1",
+        (pipeline,),
+    )
+    return [row[0] for row in rows]
+
+
 def decide(conn: psycopg.Connection, delivery_id: int, state: str, judge: Judge, verdict: dict[str, Any]) -> None:
     """Record what became of a delivery and by which contract and code, at the database's time."""
     from psycopg.types.json import Jsonb

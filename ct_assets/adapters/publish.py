@@ -271,8 +271,11 @@ def replay(
     """
     with connect(prepared_url(settings)) as conn:
         chosen = _behind(conn, dataset, day)
+        known = [] if chosen else ledger.delivered_days(conn, dataset.pipeline)
     if not chosen:
-        raise UsageError(f"nothing was delivered to {dataset.pipeline} for {day}", hint="`ct status` lists the days")
+        near = ", ".join(map(str, sorted(sorted(known, key=lambda one: abs(one - day))[:3])))
+        hint = f"delivered days: {known[0]} to {known[-1]}, nearest {near}" if known else "nothing was delivered yet"
+        raise UsageError(f"nothing was delivered to {dataset.pipeline} for {day}", hint=hint)
     return [publish_delivery(settings, dataset, delivery, again=True, crash=crash) for delivery in chosen]
 
 

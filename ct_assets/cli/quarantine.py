@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -26,24 +27,35 @@ def quarantine() -> None:
 
 
 @quarantine.command("list")
-@PIPELINE
+@click.option("--pipeline", help="One pipeline only, as named in its defs.yaml.")
 @JSON
 def list_days(pipeline: str | None, as_json: bool) -> None:
-    """Days with quarantined rows, and how many broke which rule."""
-    from ct_assets.adapters.quarantine import summary
-
-    dataset, conn = _open(pipeline)
-    with conn:
-        found = summary(conn, dataset.name)
+    """Days with quarantined rows, and how many broke which rule; of every pipeline unless one is named."""
+    found = [row for name in _pipelines(pipeline) for row in _days_of(name)]
     if as_json:
         for row in found:
             emit({**row, "day": row["day"].isoformat()}, True)
         return
     for row in found:
         row["reasons"] = ", ".join(f"{rule} {rows}" for rule, rows in sorted((row["reasons"] or {}).items()))
-    emit(
-        None, False, table(found, ("day", "revision", "file", "rows", "reasons")) if found else "no row is quarantined"
-    )
+    columns = ("pipeline", "day", "revision", "file", "rows", "reasons")
+    emit(None, False, table(found, columns[pipeline is not None :]) if found else "no row is quarantined")
+
+
+def _pipelines(pipeline: str | None) -> list[str]:
+    from ct_assets.adapters.datasets import daily_spec, load_specs
+
+    if pipeline is not None:
+        return [daily_spec(pipeline).name]
+    return sorted(spec.name for spec in load_specs().values() if spec.source.mode == "daily")
+
+
+def _days_of(pipeline: str) -> list[dict[str, Any]]:
+    from ct_assets.adapters.quarantine import summary
+
+    dataset, conn = _open(pipeline)
+    with conn:
+        return [{"pipeline": pipeline, **row} for row in summary(conn, dataset.name)]
 
 
 @quarantine.command()

@@ -165,7 +165,8 @@ def standing(report: RunReport) -> str:
     return (
         f"STANDING {len(report.standing)} open incidents from earlier, {refused} of them rejected deliveries: {shown}{more}\n"
         f"  `ct status --pipeline {report.pipeline}` shows them; a mended delivery of the day closes them,"
-        f" a mended contract too (`ct deliver --pipeline {report.pipeline} --rejected`)"
+        f" a mended contract too (`ct deliver --pipeline {report.pipeline} --rejected`; of a day that is published,"
+        f" `ct quarantine replay --pipeline {report.pipeline} --day DAY`)"
     )
 
 

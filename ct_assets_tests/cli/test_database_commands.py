@@ -187,6 +187,10 @@ def test_status_and_quarantine(environ: dict[str, str], settings: Settings, tmp_
     ) == (1, 30, 2)
     listed = json.loads(ct(environ, "quarantine", "list", "--pipeline", "sales", "--json").stdout)
     assert (listed["day"], listed["rows"], listed["reasons"]["zero_quantity"]) == (str(DAY), 2, 2)
+    every = ct(environ, "quarantine", "list", "--json")
+    assert [json.loads(line) for line in every.stdout.splitlines()] == [listed]
+    assert listed["pipeline"] == "sales"
+    assert ct(environ, "quarantine", "list").stdout.split()[:2] == ["pipeline", "day"]
     shown = [
         json.loads(line)
         for line in ct(environ, "quarantine", "show", "--pipeline", "sales", "--json").stdout.splitlines()
@@ -205,6 +209,19 @@ def test_status_and_quarantine(environ: dict[str, str], settings: Settings, tmp_
     assert out.read_text(encoding="utf-8").count("\n") == 3
 
 
+def test_quarantine_list_is_of_every_daily_pipeline_unless_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import dataclasses
+
+    from ct_assets.adapters import datasets
+    from ct_assets.cli.quarantine import _pipelines
+
+    specs = datasets.load_specs()
+    cafe = dataclasses.replace(specs["sales"], name="cafe")
+    monkeypatch.setattr(datasets, "load_specs", lambda: {**specs, "cafe": cafe})
+    assert _pipelines(None) == ["cafe", "sales"]
+    assert _pipelines("sales") == ["sales"]
+
+
 def test_replay_is_idempotent(environ: dict[str, str], settings: Settings, tmp_path: Path) -> None:
     """Other code than that which published is tried once, and changes nothing here; then there is nothing to do."""
     bring(settings, pipeline_dataset("sales", settings), write_day(tmp_path, DAY))
@@ -214,6 +231,16 @@ def test_replay_is_idempotent(environ: dict[str, str], settings: Settings, tmp_p
     kept = ("changed", "judged_again", "revision")
     assert [[said[name] for name in kept] for said in (first, second)] == [[False, True, 1], [False, False, 1]]
     assert ct(newer, "quarantine", "replay", "--pipeline", "sales").returncode == 2
+    unknown = ct(newer, "quarantine", "replay", "--pipeline", "sales", "--day", "2011-02-01")
+    assert unknown.returncode == 2
+    assert f"delivered days: {DAY} to {DAY}, nearest {DAY}" in unknown.stderr
+    bad = write_day(tmp_path, dt.date(2011, 1, 5))
+    bad.write_text(bad.read_text().replace("Quantity", "Qty"))
+    bring(settings, pipeline_dataset("sales", settings), bad)
+    refused = ct(newer, "quarantine", "replay", "--pipeline", "sales", "--day", "2011-01-05")
+    assert refused.returncode == 1
+    assert refused.stdout.startswith("2011-01-05  rejected, nothing was written (missing_column): line 1: no column")
+    assert "revision" not in refused.stdout
 
 
 def test_reshape_plans_and_then_does_it(
