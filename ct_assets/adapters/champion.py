@@ -153,6 +153,31 @@ def champion(conn: psycopg.Connection, model: str) -> Champion | None:
 
 
 @dataclass(frozen=True)
+class Leader:
+    """A version that leads or has led: what is needed to ask its model."""
+
+    version: int
+    cutoff: dt.date
+    artefact: Artefact
+    trainer: str
+
+
+def leaders(conn: psycopg.Connection, model: str) -> list[Leader]:
+    """Every version that ever led, oldest first; without those that somebody took back for an older one."""
+    rows = conn.execute(
+        """select version, cutoff, artefact_key, artefact_sha256, recipe ->> 'trainer' from ledger.model_version v
+           where model = %s and (
+               exists (select from ledger.champion c where (c.model, c.version) = (v.model, v.version))
+               or exists (select from ledger.champion_history h where (h.model, h.version) = (v.model, v.version))
+               and not exists (select from ledger.champion_history h
+                               where (h.model, h.previous) = (v.model, v.version) and h.version < v.version))
+           order by version""",
+        (model,),
+    ).fetchall()
+    return [Leader(version, cutoff, Artefact(key, sha256), trainer) for version, cutoff, key, sha256, trainer in rows]
+
+
+@dataclass(frozen=True)
 class Move:
     """A wish to move the pointer: to which version, from which generation (None: there was no champion), by whom, why."""
 

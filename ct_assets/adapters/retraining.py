@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ct_assets.adapters import artefacts, forecasts
@@ -104,7 +105,7 @@ def train_candidate(url: str, storage: Storage, job: TrainingJob, inputs: Traini
         leads = pointer.champion(conn, job.model)
         champion = champion_recipe(conn, job.model, recipe)
         kept = LedgerFolds(conn, job.model)
-        contest = Contest(champion, _incumbent(conn, storage, leads), job.rules or GateRules(), kept)
+        contest = Contest(champion, _incumbents(conn, storage, job.model), job.rules or GateRules(), kept)
         candidate = train(inputs.data, recipe, contest, keep)
         conn.commit()  # the folds are worth keeping whatever happens next
         decision = candidate.decision
@@ -114,15 +115,14 @@ def train_candidate(url: str, storage: Storage, job: TrainingJob, inputs: Traini
     return Trained(version, decision.promote, decision.reason, candidate)
 
 
-def _incumbent(conn: psycopg.Connection, storage: Storage, leads: pointer.Champion | None) -> Incumbent | None:
-    """The champion's stored model, loaded only when there are weeks to judge it by."""
+def _incumbents(conn: psycopg.Connection, storage: Storage, model: str) -> list[Incumbent]:
+    """The stored models of all that ever led; one is loaded, when there are weeks to judge it by."""
     from ct_assets.training.candidate import Incumbent
 
-    if leads is None:
-        return None
-    version = pointer.versions(conn, leads.model, leads.version)[0]
-    trainer = version.recipe["trainer"]
-    return Incumbent(version.provenance.cutoff, lambda: load_fitted(storage, version.artefact, trainer))
+    return [
+        Incumbent(led.version, led.cutoff, partial(load_fitted, storage, led.artefact, led.trainer))
+        for led in pointer.leaders(conn, model)
+    ]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import importlib
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,19 +29,20 @@ Reload = Callable[[Fitted], tuple[Fitted, int]]
 
 @dataclass(frozen=True)
 class Incumbent:
-    """The model that leads, as it was stored. ``cutoff``: the last day it has seen."""
+    """A model that leads or has led, as it was stored. ``cutoff``: the last day it has seen; ``load`` when it is asked."""
 
+    version: int
     cutoff: dt.date
     load: Callable[[], Fitted]
 
 
 @dataclass(frozen=True)
 class Contest:
-    """Against whom, by which rules. ``incumbent``: the champion's model itself; ``kept``: folds computed before; new
-    ones are added to it."""
+    """Against whom, by which rules. ``incumbents``: the champion's model itself and those that led before it; ``kept``:
+    folds computed before; new ones are added to it."""
 
     champion: Recipe | None = None
-    incumbent: Incumbent | None = None
+    incumbents: Sequence[Incumbent] = ()
     rules: GateRules = field(default_factory=GateRules)
     kept: MutableMapping[str, Fold] | None = None
 
@@ -70,7 +71,7 @@ def train(
     kind: Kind = "first" if champion is None else "refresh" if champion.digest == recipe.digest else "challenger"
     evaluation = evaluate(recipe, data.folds, contest.kept)
     against = _champions(kind, evaluation, data, contest)
-    artefact = None if contest.incumbent is None else judge_incumbent(contest.incumbent, data)
+    artefact = judge_incumbent(contest.incumbents, data) if contest.incumbents else None
     rows = training_rows(data.panel, data.at)
     if rows.is_empty():
         raise TrainingFailed(history_too_short(data.panel))
@@ -110,19 +111,24 @@ def _champions(kind: Kind, own: Evaluation, data: Dataset, contest: Contest) -> 
         return None
 
 
-def judge_incumbent(incumbent: Incumbent, data: Dataset) -> FixedArtefact:
-    """The champion's model as it is, on the weeks that neither it nor the folds' models have learnt from.
+def judge_incumbent(incumbents: Sequence[Incumbent], data: Dataset) -> FixedArtefact:
+    """The newest champion that a week was too late for, as it is, on the weeks that neither it nor the folds' models
+    have learnt from. The champion of yesterday has learnt from all of them: at daily retraining it is one of before.
 
     A model that cannot be loaded, or asked, is no evidence: the gate says so instead of passing over it.
     """
-    later = [fold for fold in data.folds if fold.day >= incumbent.cutoff]
-    if not later:
-        return FixedArtefact(incumbent.cutoff, ())
+    first = min(incumbents, key=lambda one: one.cutoff)
+    early = [one for one in incumbents if data.folds and one.cutoff <= data.folds[-1].day]
+    if not early:
+        return FixedArtefact(first.version, first.cutoff, ())
+    chosen = max(early, key=lambda one: (one.cutoff, one.version))
+    later = [fold for fold in data.folds if fold.day >= chosen.cutoff]
     try:
-        fitted = incumbent.load()
-        return FixedArtefact(incumbent.cutoff, tuple(judge(fitted, fold.panel, fold.at) for fold in later))
+        fitted = chosen.load()
+        judged = tuple(judge(fitted, fold.panel, fold.at) for fold in later)
+        return FixedArtefact(chosen.version, chosen.cutoff, judged)
     except Exception as error:  # noqa: BLE001 - whatever a stored model throws: the decision is no, not a crash
-        return FixedArtefact(incumbent.cutoff, (), f"{type(error).__name__}: {error}")
+        return FixedArtefact(chosen.version, chosen.cutoff, (), f"{type(error).__name__}: {error}")
 
 
 def check_refit(

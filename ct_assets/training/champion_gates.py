@@ -33,29 +33,33 @@ def champion_gates(
 
 @dataclass(frozen=True)
 class FixedArtefact:
-    """The champion's model as it is, on weeks later than its ``cutoff``; ``problem``: why it could not be judged."""
+    """A champion's model as it is, on weeks later than its ``cutoff``; ``problem``: why it could not be judged."""
 
+    version: int
     cutoff: dt.date
     folds: tuple[Fold, ...]
     problem: str | None = None
 
 
 def artefact_gates(candidate: Evaluation, artefact: FixedArtefact, rules: GateRules) -> list[GateResult]:
-    """The folds' models against the champion's, both fixed, on rows later than both cut-offs: not worse."""
-    results = []
+    """The folds' models against the stored champion's, both fixed, on rows later than both cut-offs: not worse."""
+    results, whose = [], f"that of version {artefact.version} (cut-off {artefact.cutoff})"
     for measure in COMPARED:
         rule = _Rule(measure, rules.artefact_margin, False)
         name = f"artefact_{measure}"
         if artefact.problem is not None:
-            text = f"the champion's model could not be judged: {artefact.problem}"
+            text = f"the stored model of version {artefact.version} could not be judged: {artefact.problem}"
             results.append(unknown(name, rule.threshold, text))
         elif not artefact.folds:
-            text = f"no week with known sales is later than the champion's cut-off, {artefact.cutoff}"
+            text = (
+                f"no week with known sales is later than the cut-off of the first champion,"
+                f" version {artefact.version} ({artefact.cutoff})"
+            )
             results.append(GateResult(name, None, rule.threshold, "not_applicable", text))
         else:
             origins = [fold.origin for fold in artefact.folds]
             own = [fold for fold in candidate.folds if fold.origin in origins]
-            results.append(_whole("artefact", paired(own, artefact.folds, measure), rule, rules))
+            results.append(_whole("artefact", paired(own, artefact.folds, measure), rule, rules, whose))
     return results
 
 
@@ -70,7 +74,9 @@ class _Rule:
         return f"{'<' if self.must_win else '<='} {self.limit:+.3f}"
 
 
-def _whole(against: str, losses: pl.DataFrame | None, rule: _Rule, rules: GateRules) -> GateResult:
+def _whole(
+    against: str, losses: pl.DataFrame | None, rule: _Rule, rules: GateRules, whose: str = "the champion's"
+) -> GateResult:
     name = f"{against}_{rule.measure}"
     if losses is None:
         return unknown(name, rule.threshold, "the champion's recipe was not evaluated at the same origins")
@@ -81,7 +87,7 @@ def _whole(against: str, losses: pl.DataFrame | None, rule: _Rule, rules: GateRu
     passed = bound < rule.limit if rule.must_win else bound <= rule.limit
     weeks = losses["origin"].n_unique()
     text = (
-        f"{rule.measure} {found.figure:+.2%} against the champion's, at most {bound:+.2%} with"
+        f"{rule.measure} {found.figure:+.2%} against {whose}, at most {bound:+.2%} with"
         f" {rules.confidence:.0%} confidence (bootstrap over {found.unit}, {weeks} week{'s' * (weeks > 1)})"
     )
     return GateResult(name, bound, rule.threshold, "pass" if passed else "fail", text)

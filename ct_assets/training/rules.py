@@ -47,6 +47,7 @@ class GateRules:
     wape_margin: float = 0.02
     slice_margin: float = 0.05
     artefact_margin: float = 0.10  # of two models of different data: wider than between recipes on the same
+    bias_margin: float = 0.10  # a share of the units sold, not of the champion's value
     confidence: float = 0.95
     coverage: tuple[float, float] = (0.85, 0.95)
     refit_ratio: tuple[float, float] = (0.67, 1.5)

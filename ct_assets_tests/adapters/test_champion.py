@@ -50,6 +50,21 @@ def test_the_pointer_moves_from_where_it_was_read_only(pg_url: str) -> None:
         ]
 
 
+def test_all_that_led_are_known_but_those_that_were_taken_back(pg_url: str) -> None:
+    with psycopg.connect(pg_url) as conn:
+        for i in range(5):
+            pointer.register(conn, candidate(f"r{i}", recipe={"trainer": "a:b"}))
+        for generation, version in enumerate((1, 2, 4, 2)):
+            pointer.move(conn, Move("demand", version, generation or None, "somebody", "moved"))
+        led = pointer.leaders(conn, "demand")
+        assert [one.version for one in led] == [1, 2], "3 and 5 never led, 4 was taken back"
+        assert (led[0].cutoff, led[0].trainer) == (dt.date(2011, 9, 30), "a:b")
+        pointer.move(conn, Move("demand", 1, 4, "somebody", "further back"))
+        assert [one.version for one in pointer.leaders(conn, "demand")] == [1]
+        pointer.move(conn, Move("demand", 4, 5, "somebody", "it was right after all"))
+        assert [one.version for one in pointer.leaders(conn, "demand")] == [1, 4]
+
+
 def test_of_many_who_want_to_lead_exactly_one_moves_the_pointer(pg_url: str) -> None:
     with psycopg.connect(pg_url) as conn:
         for i in range(9):

@@ -7,6 +7,7 @@ import datetime as dt
 from collections.abc import Iterator
 from pathlib import Path
 
+import polars as pl
 import psycopg
 import pytest
 
@@ -27,12 +28,15 @@ from ct_assets.adapters.storage import LocalStorage
 from ct_assets.adapters.training_data import Window
 from ct_assets.settings import load
 from ct_assets.training.candidate import dataset
+from ct_assets.training.gates import GateRules
 from ct_assets.training.plausibility import Bounds, ImplausibleForecast
 from ct_assets_tests.adapters.published_days import bring, corrected, day_of, sample
-from ct_assets_tests.training.panels import evaluation, tables
+from ct_assets_tests.training.panels import START, evaluation, tables
 
 JOB = TrainingJob("demand", "ct_assets.training.demand:recipe", "run-1", code_version="test-1")
 NOW = dt.datetime(2011, 6, 1, tzinfo=dt.UTC)
+SMALL = "ct_assets_tests.training.test_recipe:small"
+WIDE = GateRules(coverage=(0.5, 1.0), artefact_margin=1.0)  # how good the models are is not the question
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +101,32 @@ def test_a_challenger_that_is_not_better_is_kept_and_does_not_lead(
     assert leads is not None
     assert leads.version == 1
     assert [v.decision for v in pointer.versions(conn, "demand")] == ["promoted", "refused"]
+
+
+def up_to(day: int) -> TrainingInputs:
+    """The inputs of a run on day ``day`` of the panel."""
+    daily, lines = tables()
+    return TrainingInputs(
+        dataset(daily.filter(pl.col("day") <= START + dt.timedelta(days=day)), lines), "contract", NOW
+    )
+
+
+def test_a_champion_of_yesterday_is_no_way_around_the_gate_on_models(
+    pg_url: str, storage: LocalStorage, inputs: TrainingInputs, conn
+) -> None:
+    """Version 2 has seen every week that can be judged; version 1, which led before it, has not."""
+    for number, day in ((1, 85), (2, 98)):
+        assert train_candidate(pg_url, storage, run(number, rules=WIDE, trainer=SMALL), up_to(day)).promoted
+    third = train_candidate(pg_url, storage, run(3, rules=WIDE, trainer=SMALL), inputs)
+    gates = {gate.name: gate for gate in third.candidate.decision.gates}
+    for name in ("artefact_deviance", "artefact_wape"):
+        assert gates[name].verdict == "pass"
+        assert f"against that of version 1 (cut-off {START + dt.timedelta(days=85)})" in gates[name].reason
+    (first,) = pointer.versions(conn, "demand", 1)
+    storage.put(first.artefact.key, b"damaged")
+    fourth = train_candidate(pg_url, storage, run(4, rules=WIDE, trainer=SMALL), inputs)
+    assert not fourth.promoted
+    assert "the stored model of version 1 could not be judged: ArtefactRefused" in fourth.reason
 
 
 def test_folds_are_kept_in_the_ledger_and_come_back_equal(conn, pg_url: str) -> None:

@@ -10,11 +10,13 @@ import polars as pl
 import pytest
 
 from ct_assets.training.comparison import upper_bound
+from ct_assets.training.evaluation import BASELINES
 from ct_assets.training.gates import (
     Decision,
     GateRules,
     Refit,
     baseline_gates,
+    bias_gate,
     coverage_gate,
     decide,
     refit_gates,
@@ -37,7 +39,7 @@ def verdicts(decision: Decision) -> dict[str, str]:
 def test_a_first_model_passes_when_it_beats_the_baselines() -> None:
     decision = decide(evaluation(), None, refit(), RULES, "first")
     assert decision.promote
-    assert decision.reason == "first: all 7 gates passed"
+    assert decision.reason == "first: all 8 gates passed"
     assert "champion_deviance" not in verdicts(decision)
 
 
@@ -97,6 +99,43 @@ def test_a_non_inferior_refresh_is_let_through_most_of_the_time_and_a_worse_one_
             passed[worse] += bound <= RULES.deviance_margin
     assert passed[0.0] == 20
     assert passed[0.35] == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "baseline", "verdict"),
+    [
+        (1.05, 1.0, "pass"),
+        (0.95, 1.0, "pass"),
+        (1.15, 1.0, "fail"),
+        (0.85, 1.0, "fail"),
+        (0.80, 0.84, "pass"),  # a rising season: the planner's mean is late too
+        (0.80, 1.20, "pass"),  # as far off, on the other side
+        (0.70, 0.84, "fail"),
+    ],
+)
+def test_the_bias_of_the_mean_is_judged_beside_that_of_the_best_baseline(
+    model: float, baseline: float, verdict: str
+) -> None:
+    """Every forecast is the truth times a factor, so its bias is the factor less 1, on every fold."""
+    found = evaluation()
+    columns = {
+        "mean": pl.col("truth") * model,
+        **{name: pl.col("truth") * (baseline if name == "mean_28" else 3) for name in BASELINES},
+    }
+    folds = tuple(replace(f, rows=f.rows.with_columns(**columns)) for f in found.folds)
+    gate = bias_gate(replace(found, folds=folds), RULES)
+    assert gate.figure == pytest.approx(abs(model - 1) - abs(baseline - 1))
+    assert gate.verdict == verdict
+    assert f"the mean is {model - 1:+.1%} off in all, the best baseline in deviance, mean_28" in gate.reason
+    assert verdicts(decide(replace(found, folds=folds), None, refit(), RULES, "first"))["baselines_bias"] == verdict
+
+
+@pytest.mark.parametrize("mean", [float("nan"), float("inf")])
+def test_a_bias_that_is_no_number_is_no_evidence(mean: float) -> None:
+    found = evaluation()
+    folds = tuple(replace(f, rows=f.rows.with_columns(mean=pl.lit(mean))) for f in found.folds)
+    for empty in (replace(found, folds=folds), replace(found, folds=())):
+        assert bias_gate(empty, RULES).verdict == "insufficient_evidence"
 
 
 @pytest.mark.parametrize(("width", "verdict"), [(1.6, "pass"), (0.2, "fail"), (8.0, "fail")])
