@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ct_assets.contracts.model import DatasetSchema
     from ct_assets.platform.spec import PipelineSpec
 
+_PACKAGE = Path(__file__).parent.parent
 _IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 
@@ -135,13 +136,23 @@ def code_version() -> str:
     """Digest of the package's own code and SQL as this process found it, after the package's version."""
     from importlib.metadata import PackageNotFoundError, version
 
-    root = Path(__file__).parent.parent
-    digest = hashlib.sha256()
-    for path in sorted(root.rglob("*")):
-        if path.suffix in (".py", ".sql") and "__pycache__" not in path.parts:
-            digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
     try:
         number = version("ct-assets")
     except PackageNotFoundError:
         number = "0"
-    return f"{number}+{digest.hexdigest()[:12]}"
+    return f"{number}+{code_digest(_PACKAGE)[:12]}"
+
+
+@functools.cache
+def features_code() -> str:
+    """Digest of the code that features are computed by, as this process found it: other code, other values."""
+    return code_digest(_PACKAGE / "features")
+
+
+def code_digest(root: Path) -> str:
+    """SHA-256 of the Python and SQL files below ``root``: names and bytes."""
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*")):
+        if path.suffix in (".py", ".sql") and "__pycache__" not in path.parts:
+            digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()

@@ -4,8 +4,9 @@ What goes here: the tables, writing days, reading them as known at an instant. W
 (``features.daily``), when to build (orchestration).
 
 A build is one transaction (F36): rows of the new versions, their rows in ``ledger.feature_version``, and the end of the
-versions before. Readers of ``feature.<view>`` see a day's old rows until the commit. A version pins the digest of the
-revisions it was made from; a day is stale when that digest is no longer the one of the published revisions.
+versions before. Readers of ``feature.<view>`` see a day's old rows until the commit. A version pins the digest of what it was
+made from: revisions, the SQL that rolled them up, the view's definition and the code of ``ct_assets.features``. A day
+is stale when that is another digest now, so an edited function rebuilds every day once.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, LiteralString, cast
 
 from ct_assets.adapters.crash import Crash, no_crash
-from ct_assets.adapters.datasets import identifier
+from ct_assets.adapters.datasets import features_code, identifier
 from ct_assets.adapters.postgres.copy import SIGNATURE, TRAILER, CopyColumn, copy_order, encode
 from ct_assets.adapters.training_data import SALES, SalesTables, Window, read_sales
 from ct_assets.errors import CtError
@@ -41,16 +42,19 @@ class InputsMoved(CtError):
 
 @dataclass(frozen=True)
 class FeatureSource:
-    """Which view is built from which published tables; ``zone``: in which the business day ends."""
+    """Which view is built from which published tables; ``zone``: in which the business day ends; ``code``: digest of the
+    functions (``code_version`` is only noted with a version)."""
 
     view: FeatureView = PRODUCT_DAILY
     tables: SalesTables = SALES
     zone: str = "UTC"
     code_version: str | None = None
+    code: str = field(default_factory=features_code)
 
 
 def stale_days(conn: psycopg.Connection, source: FeatureSource) -> list[dt.date]:
-    """Published days whose features are missing or were made from other revisions or another definition, in order."""
+    """Published days whose features are missing or were made from other revisions, by another definition or other code;
+    in order."""
     digests = input_digests(conn, source)
     rows = conn.execute(
         "select day, input_digest from ledger.feature_version where view = %s and superseded_at is null",
@@ -61,8 +65,8 @@ def stale_days(conn: psycopg.Connection, source: FeatureSource) -> list[dt.date]
 
 
 def input_digests(conn: psycopg.Connection, source: FeatureSource) -> dict[dt.date, tuple[str, dt.datetime]]:
-    """Per published day: the digest of the revisions its look-back holds and of the SQL that rolled them up, and when
-    the last of them became known."""
+    """Per published day: the digest of the view, the code, the revisions its look-back holds and the SQL that rolled them
+    up; and when the last of them became known."""
     rows = conn.execute(
         """select day, part, revision_id, known_at, rollups ->> %s from ledger.publication
            where dataset = %s and state = 'published' and superseded_at is null order by day, part""",
@@ -74,7 +78,7 @@ def input_digests(conn: psycopg.Connection, source: FeatureSource) -> dict[dt.da
         earliest = day - dt.timedelta(days=source.view.lookback_days)
         while rows[begin][0] < earliest:
             begin += 1
-        state, known = hashlib.sha256(source.view.digest.encode()), rows[begin][3]
+        state, known = hashlib.sha256(f"{source.view.digest}{source.code}".encode()), rows[begin][3]
         for row in rows[begin:]:
             if row[0] > day:
                 break

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,8 +12,10 @@ import polars as pl
 import psycopg
 import pytest
 
+from ct_assets.adapters.datasets import code_digest, features_code
 from ct_assets.adapters.feature_tables import FeatureSource, build, ensure_tables, read_features, stale_days
 from ct_assets.adapters.training_data import NoSales, SalesTables, Window, read_sales
+from ct_assets.features import daily
 from ct_assets.features.daily import daily_features
 from ct_assets.features.netting import matched_cancellations
 from ct_assets.features.spec import LOOKBACK_DAYS, PRODUCT_DAILY, Feature
@@ -168,3 +171,19 @@ def test_another_definition_makes_every_day_stale_and_adds_its_column(shop: Shop
     assert row is not None
     assert row[0] == row[1] > 0
     ensure_tables(conn, grown)
+
+
+def test_an_edited_function_makes_every_day_stale_once(shop: Shop, conn: psycopg.Connection) -> None:
+    package = shop.folder / "features"
+    shutil.copytree(Path(daily.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    assert code_digest(package) == SOURCE.code == features_code()
+    build(conn, shop.url, SOURCE, shop.days)
+    functions = package / "functions.py"
+    text = functions.read_text(encoding="utf-8")
+    edited = text.replace(".max(axis=1)", ".max(axis=1) * 2", 1)
+    assert edited != text
+    functions.write_text(edited, encoding="utf-8")
+    source = dataclasses.replace(SOURCE, code=code_digest(package))
+    assert stale_days(conn, source) == shop.days
+    assert sorted(build(conn, shop.url, source, shop.days)) == shop.days
+    assert stale_days(conn, source) == []
