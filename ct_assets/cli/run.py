@@ -6,6 +6,7 @@ What goes here: options, progress, the summary people read. What does not: which
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -14,11 +15,13 @@ import click
 
 from ct_assets.cli.interrupts import INTERRUPTED, lost_connection, second_ends_at_once
 from ct_assets.cli.output import emit, say
+from ct_assets.errors import UsageError
 
 if TYPE_CHECKING:
     from ct_assets.adapters.postgres.revival import Revival
     from ct_assets.orchestration.runs import RunLoop, RunReport
     from ct_assets.orchestration.stream_runs import StreamLoop
+    from ct_assets.platform.spec import PipelineSpec
     from ct_assets.settings import Settings
 
 
@@ -30,9 +33,10 @@ if TYPE_CHECKING:
     metavar="NAME",
     help="Publish a forecast that was held as implausible; NAME is who says so.",
 )
+@click.option("--retrain", is_flag=True, help="Train even though nothing that a training depends on has changed.")
 @click.option("--json", "as_json", is_flag=True, help="The report as one JSON line.")
-def run(pipeline: str, release: str | None, as_json: bool) -> None:
-    """Publish what was delivered, rebuild what depends on it, retrain once if the data changed.
+def run(pipeline: str, release: str | None, retrain: bool, as_json: bool) -> None:
+    """Publish what was delivered, rebuild what depends on it, retrain once if the data or the pipeline file changed.
 
     Exit 1 when a delivery was rejected or a step failed; the other days go on. Safe to repeat at any time: a run that
     was killed is resumed by the next one.
@@ -42,7 +46,7 @@ def run(pipeline: str, release: str | None, as_json: bool) -> None:
     settings = load()
     try:
         with second_ends_at_once() as interrupts:
-            report = run_pipeline(settings, pipeline, release, interrupts.any)
+            report = run_pipeline(settings, pipeline, release, interrupts.any, retrain)
     except KeyboardInterrupt:
         say(interrupted(settings, pipeline))
         raise click.exceptions.Exit(INTERRUPTED) from None
@@ -60,10 +64,14 @@ def run(pipeline: str, release: str | None, as_json: bool) -> None:
 
 
 def run_pipeline(
-    settings: Settings, name: str, release: str | None = None, stopping: Callable[[], bool] = lambda: False
+    settings: Settings,
+    name: str,
+    release: str | None = None,
+    stopping: Callable[[], bool] = lambda: False,
+    retrain: bool = False,
 ) -> RunReport:
     """One pass over pipeline ``name``; progress goes to stderr. ``release``: who takes a forecast beyond its bounds;
-    ``stopping`` is asked between its runs.
+    ``stopping`` is asked between its runs; ``retrain``: train in any case.
 
     Raises :class:`CtError` for wrong usage.
     """
@@ -72,17 +80,21 @@ def run_pipeline(
     from ct_assets.adapters.postgres.revival import revived
 
     spec = pipeline_spec(name)  # a wrong name is said before Dagster is imported
+    if retrain:
+        refuse_retraining(spec)
     from ct_assets.components.retraining_pipeline import alone, resolve
     from ct_assets.orchestration.instance import open_instance
     from ct_assets.orchestration.resources import RESOURCE, Installation
     from ct_assets.orchestration.runs import RunLoop, RunReport
     from ct_assets.orchestration.stream_pipeline import resolve_stream
     from ct_assets.orchestration.stream_runs import StreamLoop
-    from ct_assets.orchestration.training import RELEASED
+    from ct_assets.orchestration.training import RELEASED, RETRAIN
 
     report, installation = RunReport(name), Installation(settings)
     if release is not None:
         installation.kept[RELEASED] = release
+    if retrain:
+        installation.kept[RETRAIN] = uuid.uuid4().hex
     with one_at_a_time(settings, name), revived(settings.home, say) as revival, open_instance(settings) as instance:
         shared = alone(spec, {RESOURCE: installation}), instance, say, report
         if spec.source.mode == "streaming":
@@ -92,6 +104,14 @@ def run_pipeline(
         go_through(loop, revival)
     report.seconds = time.monotonic() - started
     return report
+
+
+def refuse_retraining(spec: PipelineSpec) -> None:
+    """`--retrain` where it would say nothing: raises UsageError."""
+    if spec.source.mode == "streaming":
+        raise UsageError("--retrain is for pipelines of daily files", hint="`ct model train` trains on a stream")
+    if spec.model is None:
+        raise UsageError(f"pipeline {spec.name!r} has no model to train", hint=f"add `model:` to {spec.file}")
 
 
 @contextmanager

@@ -3,8 +3,8 @@
 What goes here: metadata, plots and checks of a training. What does not: training (`adapters.retraining`,
 `ct_assets.training`), who is champion (`adapters.champion`).
 
-A training is known by its inputs: the digest of the published revisions it reads. Materializations carry it as a tag;
-when the ledger's digest is another one, a retraining is due. A run killed anywhere is therefore simply due again, and
+A training is known by its inputs: the digest of the published revisions it reads and of what the pipeline asks for.
+Materializations carry it as a tag; when the digest of now is another one, a retraining is due. A run killed anywhere is therefore simply due again, and
 registering is idempotent by inputs, recipe and code (F44).
 """
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 INPUTS_TAG = "ct/inputs"
 NOTHING = "nothing published"
+RETRAIN = "retrain"  # key of Installation.kept: a token of this `ct run`, which trains although nothing changed
 RELEASED = "forecast released by"  # key of Installation.kept: who takes the forecast although it is beyond its bounds
 IMPLAUSIBLE = "implausible_forecast"
 GATES = {
@@ -37,26 +38,36 @@ SANITY = ("refit_sane", "reload_equal", "artefact_bytes", "predict_seconds")
 
 
 def inputs_version(installation: Installation, pipeline: Pipeline) -> str:
-    """Digest of the revisions a training of now would read, and of the SQL that rolled them up."""
+    """Digest of all that decides what a training of now comes to: the revisions and the SQL that rolled them up, the code
+    of the features, the trainer with its source and seed, the gates, and the bounds of the forecast.
+
+    Not in it: code of this package beyond that, and what an own trainer imports (`ct run --retrain`).
+    """
+    from ct_assets.adapters.datasets import features_code
+    from ct_assets.adapters.trainers import trainer_code
     from ct_assets.orchestration import facts
 
     with installation.ledger() as conn:
         rows = facts.published(conn, pipeline.names.lines)
     if not rows:
         return NOTHING
-    return hashlib.sha256(
-        ",".join(f"{row.revision_id} {sorted(row.rollups.items())}" for row in rows).encode()
-    ).hexdigest()[:16]
+    spec = pipeline.spec
+    asked = spec.model, sorted(spec.gates.items()), spec.forecast  # frozen dataclasses: their repr is their value
+    code = features_code(), trainer_code(spec.model.trainer) if spec.model else ""
+    read = [f"{row.revision_id} {sorted(row.rollups.items())}" for row in rows]
+    return hashlib.sha256(",".join([repr(asked), *code, *read]).encode()).hexdigest()[:16]
 
 
 def due(installation: Installation, instance: dg.DagsterInstance, pipeline: Pipeline) -> list[dg.AssetKey]:
-    """The assets to build: all three when the inputs changed, the prediction alone when only it is behind; else none."""
+    """The assets to build: all three when the inputs changed or somebody asks for it, the prediction alone when only it is
+    behind; else none."""
     from ct_assets.adapters import champion
 
     names, now = pipeline.names, inputs_version(installation, pipeline)
     if now == NOTHING:
         return []
-    if any(told_inputs(instance, key) != now for key in (names.dataset, names.model_key)):
+    behind = any(told_inputs(instance, key) != now for key in (names.dataset, names.model_key))
+    if behind or installation.kept.get(RETRAIN):
         return list(names.training_keys)
     with installation.ledger() as conn:
         leads = champion.champion(conn, str(names.model))
@@ -85,7 +96,8 @@ def job_of(installation: Installation, pipeline: Pipeline, version: str) -> Trai
     spec = pipeline.spec.model
     assert spec is not None
     code = installation.settings.code_version or code_version()
-    run_id = hashlib.sha256(f"{version}|{spec.trainer}|{spec.seed}|{code}".encode()).hexdigest()[:32]
+    asked_for = installation.kept.get(RETRAIN, "")  # a version of its own, even where nothing is known to differ
+    run_id = hashlib.sha256(f"{version}|{spec.trainer}|{spec.seed}|{code}{asked_for}".encode()).hexdigest()[:32]
     rules = GateRules.of(pipeline.spec.gates)
     crash = crash_at(installation.settings.crash_at)
     bounds = (

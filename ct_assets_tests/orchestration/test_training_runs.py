@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
+from ct_assets.adapters import datasets, trainers
+from ct_assets.components.retraining_pipeline import build_pipeline
+from ct_assets.errors import UsageError
 from ct_assets.orchestration import training
 from ct_assets.orchestration.pipeline import Pipeline
 from ct_assets.orchestration.resources import Installation
@@ -78,6 +82,57 @@ def test_a_training_is_due_only_when_its_inputs_differ(passes: Passes, tmp_path:
     stages.bring_in(passes.installation, passes.pipeline.spec, DAYS, lambda _: None)
     assert training.inputs_version(passes.installation, passes.pipeline) != version
     assert due() == [names.dataset, names.model_key, names.prediction]
+
+
+def test_an_edited_model_section_is_trained_at_the_next_run(passes: Passes, tmp_path: Path):
+    """Seven weeks are not there, so every training ends early; that it was tried is what counts."""
+    passes.deliver(write_day(tmp_path, DAYS[0]))
+    passes.run()
+    spec = passes.pipeline.spec
+    assert spec.model is not None
+    edits = (
+        {"model": replace(spec.model, seed=8)},
+        {"model": replace(spec.model, trainer="ct_assets_tests.training.test_recipe:small")},
+        {"gates": {**spec.gates, "coverage": replace(spec.gates["coverage"], between=(0.999, 1.0))}},
+        {"forecast": replace(spec.forecast, product=6.0)},
+    )
+    for edit in edits:
+        assert passes.run().nothing_new
+        passes.follow(replace(passes.pipeline.spec, **edit))
+        report = passes.run()
+        assert report.training is not None, edit
+        assert len(report.runs) == 1, "training and nothing else"
+
+
+def test_another_source_of_the_trainer_or_of_the_features_is_another_training(
+    passes: Passes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    passes.deliver(write_day(tmp_path, DAYS[0]))
+    passes.run()
+    seen = {training.inputs_version(passes.installation, passes.pipeline)}
+    for module, name in ((trainers, "trainer_code"), (datasets, "features_code")):
+        monkeypatch.setattr(module, name, lambda *_: "edited")
+        seen.add(training.inputs_version(passes.installation, passes.pipeline))
+    assert len(seen) == 3
+
+
+def test_a_training_can_be_asked_for_and_makes_a_version_of_its_own(passes: Passes, tmp_path: Path):
+    passes.deliver(write_day(tmp_path, DAYS[0]))
+    passes.run()
+    version = training.inputs_version(passes.installation, passes.pipeline)
+    usual = training.job_of(passes.installation, passes.pipeline, version).run_id
+    passes.installation.kept[training.RETRAIN] = "asked"
+    report = passes.run()
+    assert report.training is not None
+    assert training.job_of(passes.installation, passes.pipeline, version).run_id != usual
+
+
+def test_a_trainer_that_does_not_exist_is_refused_where_the_pipeline_is_loaded(passes: Passes):
+    spec = passes.pipeline.spec
+    assert spec.model is not None
+    with pytest.raises(UsageError, match=r"defs\.yaml: trainer .* has no function 'recipee'") as wrong:
+        build_pipeline(replace(spec, model=replace(spec.model, trainer="ct_assets.training.demand:recipee")))
+    assert wrong.value.hint == "did you mean 'recipe'?"
 
 
 @pytest.mark.parametrize(
