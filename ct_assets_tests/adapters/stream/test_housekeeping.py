@@ -22,6 +22,7 @@ from ct_assets.adapters.stream.training_frames import Request, training_frame
 from ct_assets.errors import UsageError
 from ct_assets.streaming.oracle import Event
 from ct_assets_tests.adapters.stream import worlds
+from ct_assets_tests.adapters.stream.stores import Store
 from ct_assets_tests.adapters.stream.test_online_values import assert_values, random_events, ready
 from ct_assets_tests.adapters.stream.worlds import START, Given, H, M, Writer
 
@@ -217,7 +218,7 @@ def test_one_turn_does_it_all_and_values_stay(conn, pg_url: str, tmp_path: Path,
     assert done.online_rows > 0
     assert "moved to 3 files" in done.sentence
     newest = max(e.time for e in events)
-    assert_values(conn, table, events, [0, 1, 2, 3], [newest - H // 2, newest + 1, newest + 30 * M])
+    assert_values(Store(), conn, table, events, [0, 1, 2, 3], [newest - H // 2, newest + 1, newest + 30 * M])
     again = tidy(conn, writer.stream, storage, LATER)
     assert again is not None
     assert again.sentence == ""
@@ -236,8 +237,8 @@ def test_garbage_goes_by_each_partitions_own_watermark(conn, tmp_path: Path, sto
     assert (
         done.online_rows == 4
     )  # a row is a tile of 2 h: those that end at 1, 3, 5, 7 h; the limit is 11 h - 2 h - 70 s
-    assert_values(conn, table, events, [1], [START + M + 1])
-    assert_values(conn, table, events, [1, 2], [START + 10 * H, START + 11 * H + 1])
+    assert_values(Store(), conn, table, events, [1], [START + M + 1])
+    assert_values(Store(), conn, table, events, [1, 2], [START + 10 * H, START + 11 * H + 1])
 
 
 def test_retention_days_remove_letters_too(conn, tmp_path: Path, storage: LocalStorage) -> None:
@@ -325,6 +326,6 @@ def test_commits_reads_and_housekeeping_at_once(
     found = stored(conn, writer, storage).select(ORDER).rows()
     assert found == sorted((e.partition, e.offset) for e in events)
     newest = max(e.time for e in events)
-    assert_values(conn, table, events, [0, 1, 2, 3], [newest - 30 * M, newest + 1, newest + 30 * M])
+    assert_values(Store(), conn, table, events, [0, 1, 2, 3], [newest - 30 * M, newest + 1, newest + 30 * M])
     report = consistency.recompute(conn, storage, table, START)
     assert (report.reads, report.mismatches) == (160, 0)

@@ -14,6 +14,7 @@ from ct_assets.adapters.postgres.connect import connect
 from ct_assets.adapters.stream import deployment, online, state, versions
 from ct_assets.errors import UsageError
 from ct_assets_tests.adapters.stream import worlds
+from ct_assets_tests.adapters.stream.stores import Store
 from ct_assets_tests.adapters.stream.test_online_values import assert_values, random_events, ready
 from ct_assets_tests.adapters.stream.worlds import START, H, M
 
@@ -58,8 +59,8 @@ def test_built_beside_then_switched_then_taken_back(conn, pg_url: str, world) ->
     assert (built.events, built.caught_up) == (100, 0)
     writer.commit(events[100:200])  # the worker was not restarted: it knows only the old table
     moments = [START + 5 * M, START + H, START + 2 * H + 1]
-    assert_values(conn, old, events[:200], [0, 1, 2, 3], moments)
-    assert_values(conn, built.table, events[:200], [0, 1, 2, 3], moments)
+    assert_values(Store(), conn, old, events[:200], [0, 1, 2, 3], moments)
+    assert_values(Store(), conn, built.table, events[:200], [0, 1, 2, 3], moments)
     compared = deployment.compare(conn, old, built.table, START + 5 * M)
     assert (compared.entities, compared.equal, compared.different) == (4, 4, 0)
     assert compared.changed["n"][1] == 4
@@ -80,7 +81,7 @@ def test_built_beside_then_switched_then_taken_back(conn, pg_url: str, world) ->
     versions.switch(conn, "visits", old.definition.hash, new.hash)
     assert versions.previous(conn, "visits") == new.hash
     assert conn.execute(sql).fetchone() == (worlds.expected(old.definition, events, 1, at)["n"],)
-    assert_values(conn, old, events, [0, 1, 2, 3], moments)
+    assert_values(Store(), conn, old, events, [0, 1, 2, 3], moments)
 
 
 def test_events_that_come_during_the_build_are_in_once(conn, pg_url: str, world, monkeypatch) -> None:
@@ -101,7 +102,7 @@ def test_events_that_come_during_the_build_are_in_once(conn, pg_url: str, world,
     built = deployment.build(conn, new)
     assert (calls, built.caught_up) == ([100, 100], 100)
     writer.commit(events[200:])
-    assert_values(conn, built.table, events, [0, 1, 2, 3], [START + 10 * M, START + H, START + 3 * H])
+    assert_values(Store(), conn, built.table, events, [0, 1, 2, 3], [START + 10 * M, START + H, START + 3 * H])
 
 
 def test_a_build_that_died_is_begun_again(conn, world, monkeypatch) -> None:
@@ -118,7 +119,7 @@ def test_a_build_that_died_is_begun_again(conn, world, monkeypatch) -> None:
     with pytest.raises(UsageError, match="is building"):
         online.ensure(conn, state.find_stream(conn, 1), new)
     built = deployment.build(conn, new)
-    assert_values(conn, built.table, events[:100], [0, 1, 2, 3], [START + H])
+    assert_values(Store(), conn, built.table, events[:100], [0, 1, 2, 3], [START + H])
     assert [v.state for v in versions.listed(conn)] == ["ready", "ready"]
 
 
@@ -145,4 +146,4 @@ def test_another_acceptance_is_filled_by_its_own_worker(conn, world, tmp_path: P
     worlds.Writer(conn, stream, [table]).commit(events)
     assert deployment.plan(conn, changed).action == "switch"
     versions.switch(conn, "visits", changed.hash, old.definition.hash)
-    assert_values(conn, versions.find_table(conn, "visits"), events, [0, 1], [START + H])
+    assert_values(Store(), conn, versions.find_table(conn, "visits"), events, [0, 1], [START + H])
