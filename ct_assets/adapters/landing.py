@@ -1,7 +1,7 @@
 """The landing area: files become deliveries, copied whole, in order, known by their digest.
 
-What goes here: taking a file in. What does not: when a file in an inbox is complete (``inbox``), what it contains
-(``ingest``), storage itself.
+What goes here: taking a file in, whether what is kept of it is sound, letting a delivery be judged again. What does
+not: when a file in an inbox is complete (``inbox``), what it contains (``ingest``), storage itself.
 
 Bytes go to storage under their sha256 first, then one ledger row says that they arrived: a crash in between leaves
 bytes nobody refers to, and delivering again is safe. Order is the order of ledger rows.

@@ -148,11 +148,11 @@ def _replaced(attempt: Attempt, previous: Publication | None) -> int | None:
 
 def _keep(attempt: Attempt, same: Unchanged) -> Decision:
     """What was staged is gone again; by what the delivery was judged is noted, and what it had opened is over."""
-    conn, delivery = attempt.conn, attempt.delivery
+    conn, delivery, stays = attempt.conn, attempt.delivery, same.publication
     with conn.transaction():
-        ledger.decide(conn, delivery.delivery_id, delivery.state, attempt.judge, shown(same.verdict))
+        ledger.decide(conn, delivery.delivery_id, stays.state, attempt.judge, shown(same.verdict))
         incidents.close(conn, attempt.dataset.name, delivery.day, delivery.delivery_id)
-    return Decision(delivery, delivery.state, False, shown(same.verdict), same.publication, unchanged=True)
+    return Decision(delivery, stays.state, False, shown(same.verdict), stays, unchanged=True)
 
 
 def _reject(attempt: Attempt, verdict: FileVerdict) -> Decision:
