@@ -58,6 +58,14 @@ def roll_up(attempt: Attempt) -> dict[str, int]:
     return written
 
 
+def described(conn: psycopg.Connection, rollup: Rollup, day: dt.date) -> list[str]:
+    """Names of the columns that the rollup's SELECT gives; it reads no row."""
+    from psycopg import sql
+
+    cursor = conn.execute(sql.SQL("select * from ({}) q limit 0").format(_filled(rollup, 0, day)))
+    return [column.name for column in cursor.description or ()]
+
+
 def days_behind(conn: psycopg.Connection, dataset: PublishedDataset) -> dict[str, list[dt.date]]:
     """Rollup -> days with a revision that was rolled up by other SQL, or not at all; without those that are up to date."""
     found = {

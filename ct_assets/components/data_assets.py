@@ -97,7 +97,10 @@ def feature_view(pipeline: Pipeline, name: str) -> dg.AssetsDefinition:
         output_required=False,
         automation_condition=when_inputs_change_and_the_ledger_holds(published_days_of(names.lines)),
         description=view.description,
-        metadata={"dagster/column_schema": _feature_columns(view), "dagster/table_name": f"feature.{name}"},
+        metadata={
+            "dagster/column_schema": _feature_columns(view),
+            "dagster/table_name": f"feature.{pipeline.stored(name)}",
+        },
         code_version=view.digest[:12],
         required_resource_keys={RESOURCE},
         **pipeline.common("postgres", "feast"),
@@ -107,7 +110,7 @@ def feature_view(pipeline: Pipeline, name: str) -> dg.AssetsDefinition:
 
         installation, days = getattr(context.resources, RESOURCE), days_of_run(context)
         stages.build_features(installation, pipeline, name, days)
-        yield from echo(context, context.asset_key, stages.feature_facts(installation, name, days))
+        yield from echo(context, context.asset_key, stages.feature_facts(installation, pipeline, name, days))
 
     return feature
 

@@ -10,6 +10,7 @@ from typing import Any
 import dagster as dg
 from pydantic import BaseModel, ConfigDict
 
+from ct_assets.adapters.needed_columns import check_lines
 from ct_assets.adapters.trainers import check_trainer
 from ct_assets.components.data_assets import daily_data, feature_view
 from ct_assets.components.planner_sheet import planner_sheet
@@ -59,10 +60,12 @@ class RetrainingPipeline(dg.Component):
 
 
 def resolve(spec: PipelineSpec) -> Pipeline:
-    """The spec with its contract, names and partitions. Raises :class:`UsageError` for a trainer that does not exist."""
+    """The spec with its contract, names and partitions. Raises :class:`UsageError` for a trainer that does not exist, and
+    for features whose columns the contract does not give."""
     contract = load_contract(spec.source.contract)
     schema = contract.schema(spec.source.schema)
     check_publishable(contract, schema)
+    check_lines(spec, schema)
     if spec.model is not None:
         check_trainer(spec.model.trainer, spec.file)
     return Pipeline(spec, schema, names_of(spec, schema))

@@ -52,6 +52,13 @@ class Pipeline:
         """Whether a file's name says its day."""
         return self.schema.delivery_day == "fileName"
 
+    def stored(self, view: str) -> str:
+        """The name of a feature view's table: the view's own for the sales, with the pipeline's before it for others, so
+        that two pipelines may have the same view."""
+        from ct_assets.adapters.training_data import SALES
+
+        return view if self.names.lines == SALES.lines else f"{self.names.pipeline}_{view}"
+
     def common(self, *kinds: str) -> Common:
         """Group, owner, kinds and tags of every asset."""
         tags = {PIPELINE_TAG: self.spec.name, "ct/tier": str(self.spec.tier), "ct/oncall": self.spec.owner.oncall}

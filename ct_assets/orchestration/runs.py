@@ -89,9 +89,19 @@ class RunLoop:
 
     def through(self) -> None:
         """Data, features, training: each only when there is something to do; a later stage waits for a failed one."""
+        self.refuse_missing_columns()
         if self.bring_data() and self.build_features() and self.pipeline.spec.model is not None:
             self.retrain()
         self.report.standing = self.standing_incidents()
+
+    def refuse_missing_columns(self) -> None:
+        """Features and training read fixed columns: say what is missing before anything runs."""
+        from ct_assets.adapters.datasets import published_dataset
+        from ct_assets.adapters.needed_columns import check_rollup
+
+        spec = self.pipeline.spec
+        with self.installation.ledger() as conn:
+            check_rollup(conn, spec, published_dataset(spec, self.installation.settings))
 
     def standing_incidents(self) -> list[dict[str, Any]]:
         """Incidents that are open although this run rejected nothing of them: nobody has delivered a mended file yet."""
@@ -170,7 +180,9 @@ class RunLoop:
             if days or untold:
                 self.say(f"{view}: {len(days)} days to build")
                 passed = self.execute(self.pipeline.names.feature_job, set(days) | set(untold)) and passed
-                self.report.features_rebuilt[view] = len(days)
+                left = set(stages.stale_feature_days(self.installation, self.pipeline, view))
+                if built := len(set(days) - left):  # of a failed run, what it did build
+                    self.report.features_rebuilt[view] = built
         return passed
 
     def retrain(self) -> None:

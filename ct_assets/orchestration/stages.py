@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ct_assets.errors import CtError
@@ -183,7 +183,8 @@ def feature_source(installation: Installation, pipeline: Pipeline, view: str) ->
     from ct_assets.features.spec import VIEWS
 
     version = installation.settings.code_version or code_version()
-    return FeatureSource(VIEWS[view], sales_tables(pipeline), pipeline.zone, version)
+    stored = replace(VIEWS[view], name=pipeline.stored(view))
+    return FeatureSource(stored, sales_tables(pipeline), pipeline.zone, version)
 
 
 def sales_tables(pipeline: Pipeline) -> SalesTables:
@@ -217,12 +218,14 @@ def build_features(installation: Installation, pipeline: Pipeline, view: str, da
         return len(build(conn, installation.ledger_url, source, days, crash))
 
 
-def feature_facts(installation: Installation, view: str, days: Iterable[dt.date] | None) -> list[DayFact]:
-    """What the ledger holds of a feature view for ``days`` (None: all)."""
+def feature_facts(
+    installation: Installation, pipeline: Pipeline, view: str, days: Iterable[dt.date] | None
+) -> list[DayFact]:
+    """What the ledger holds of a feature view of the pipeline for ``days`` (None: all)."""
     from ct_assets.orchestration import facts
 
     with installation.ledger() as conn:
-        return facts.feature_facts(conn, view, days)
+        return facts.feature_facts(conn, pipeline.stored(view), days)
 
 
 def untold_feature_days(
@@ -231,5 +234,5 @@ def untold_feature_days(
     """Feature days that were built but not told to Dagster (F02)."""
     from ct_assets.orchestration.events import untold
 
-    found = untold(instance, pipeline.names.key("feature", view), feature_facts(installation, view, None))
+    found = untold(instance, pipeline.names.key("feature", view), feature_facts(installation, pipeline, view, None))
     return [dt.date.fromisoformat(fact.day) for fact in found]

@@ -300,7 +300,22 @@ def load_pipelines(root: Path, broken: list[UsageError] | None = None) -> dict[s
             broken.append(error)
             continue
         found[spec.name] = spec
+    _check_shared_names(found)
     return found
+
+
+def _check_shared_names(found: Mapping[str, PipelineSpec]) -> None:
+    """Tables and model versions are known by their name alone: no two pipelines may use one."""
+    used: dict[tuple[str, str], PipelineSpec] = {}
+    for spec in found.values():
+        named = [("rollup", rollup.stem) for rollup in spec.rollups]
+        for key in [*named, ("model", spec.model.name)] if spec.model else named:
+            other = used.setdefault(key, spec)
+            if other is not spec:
+                raise UsageError(
+                    f"two pipelines have a {key[0]} named {key[1]!r}: {other.file} and {spec.file}",
+                    hint="rename one of them",
+                )
 
 
 def choose_pipeline(pipelines: Mapping[str, PipelineSpec], name: str) -> PipelineSpec:

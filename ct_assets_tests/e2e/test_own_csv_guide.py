@@ -43,14 +43,14 @@ def project(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.slow
 def test_the_guide_brings_an_own_csv_to_postgresql(project: Path, tmp_path: Path, pg_url: str) -> None:
     blocks = commands()
-    assert len(blocks) == 8
+    assert len(blocks) == 10
     done = subprocess.run(
         ["bash", "-eu", "-o", "pipefail", "-c", "\n".join(blocks)],
         cwd=project,
         env={**os.environ, "CT_HOME": str(tmp_path / "home"), "CT_DATABASE_URL": pg_url},
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=500,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     with psycopg.connect(pg_url) as conn:
@@ -61,6 +61,15 @@ def test_the_guide_brings_an_own_csv_to_postgresql(project: Path, tmp_path: Path
         quarantine = conn.execute(
             "select day::text, _line, _reasons, _raw from quarantine.cafe_orders order by _line"
         ).fetchall()
+        sales = conn.execute("select count(distinct day), sum(units)::bigint from clean.cafe_daily_sales").fetchone()
+        features = conn.execute(
+            "select count(distinct day), min(stock_code), max(stock_code) from feature.cafe_sales_product_daily"
+        ).fetchone()
+        models = conn.execute("select model, cutoff::text, recipe ->> 'trainer' from ledger.model_version").fetchall()
+    lines = [line for path in (project / "cafe/sales").glob("*.csv") for line in path.read_text().splitlines()[1:]]
+    assert sales == (56, sum(int(line.split(",")[3]) for line in lines))
+    assert features == (56, "item 01", "item 24")
+    assert models == [("cafe_7d", "2024-04-28", "ct_assets.training.demand:recipe")]
     assert len(clean) == 12
     first, croissant, team = clean[0], clean[1], clean[4]
     assert (first[0], str(first[1]), *first[2:]) == (

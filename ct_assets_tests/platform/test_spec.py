@@ -211,3 +211,27 @@ def test_a_streaming_pipeline_says_what_it_takes(tmp_path: Path, old: str, new: 
     file.write_text(STREAMING.replace(old, new))
     with pytest.raises(SpecError, match=said):
         parse_pipeline(file)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("\n  rollups: [daily_sums.sql]\n", "two pipelines have a rollup named 'daily_sums'"),
+        (
+            "\n  features: [product_daily]\n  model: {name: volume, trainer: 'a.b:c'}\n",
+            "two pipelines have a model named 'volume'",
+        ),
+    ],
+)
+def test_two_pipelines_with_one_table_or_model_are_refused(tmp_path: Path, more: str, message: str) -> None:
+    files = []
+    for name in ("orders", "returns"):
+        folder = tmp_path / name
+        (folder / "contracts").mkdir(parents=True)
+        (folder / "contracts" / "orders.odcs.yaml").write_text("kind: DataContract\n")
+        (folder / "daily_sums.sql").write_text("select 1\n")
+        (folder / "defs.yaml").write_text(MINIMAL.replace("name: orders", f"name: {name}").rstrip() + more)
+        files.append(folder / "defs.yaml")
+    with pytest.raises(UsageError, match=message) as caught:
+        load_pipelines(tmp_path)
+    assert all(str(file) in caught.value.message for file in files)
