@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -70,16 +71,13 @@ def close(conn: psycopg.Connection, dataset: str, day: dt.date | None, delivery_
     ).rowcount
 
 
-def settle(conn: psycopg.Connection, incident: Incident) -> bool:
-    """Close this one incident, because its cause is over; False when it was not open."""
-    return (
-        conn.execute(
-            "update ledger.incident set state = 'closed', closed_at = clock_timestamp()"
-            " where fingerprint = %s and state = 'open'",
-            (incident.fingerprint,),
-        ).rowcount
-        > 0
-    )
+def settle(conn: psycopg.Connection, dataset: str, rules: Sequence[str]) -> int:
+    """Close a dataset's incidents of these rules, because their cause is over; returns how many were open."""
+    return conn.execute(
+        "update ledger.incident set state = 'closed', closed_at = clock_timestamp()"
+        " where dataset = %s and rule = any(%s) and state = 'open'",
+        (dataset, list(rules)),
+    ).rowcount
 
 
 def open_incidents(conn: psycopg.Connection, pipeline: str | None = None) -> list[dict[str, Any]]:

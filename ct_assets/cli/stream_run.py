@@ -10,6 +10,8 @@ import signal
 import sys
 import threading
 import time
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +82,7 @@ def run(ctx: click.Context, /, paths: tuple[Path, ...], source_url: str, **optio
         raise click.exceptions.Exit(_supervise(options))
     from ct_assets.settings import load
 
-    summary = run_worker(load(), paths, source_url, options)
+    summary = as_child(lambda: run_worker(load(), paths, source_url, options), options["heartbeat_fd"] is not None)
     emit(summary.as_json(), options["as_json"], describe(summary))
 
 
@@ -96,7 +98,30 @@ def _supervise(options: dict[str, Any]) -> int:
         else:
             arguments.append(argument)
     command = [sys.executable, "-m", "ct_assets.cli", *arguments, "--no-supervise"]
-    return Supervisor(command, options["workers"], say, stall_seconds=options["stall_seconds"]).run()
+    port = options["metrics_port"]
+    own = (lambda number: ("--metrics-port", str(port + number))) if port else (lambda number: ())  # one port a worker
+    return Supervisor(command, options["workers"], say, own, stall_seconds=options["stall_seconds"]).run()
+
+
+def as_child(work: Callable[[], Summary], supervised: bool) -> Summary:
+    """Do ``work``; under a supervisor only lost data and wrong usage end it for good, anything else is a crash that is
+    tried again, a database that stayed away for longer than a worker's patience too."""
+    from ct_assets.adapters.events.port import LostData
+    from ct_assets.adapters.stream_worker.supervise import CRASHED
+    from ct_assets.errors import CtError, UsageError
+
+    try:
+        return work()
+    except (LostData, UsageError):
+        raise
+    except Exception as error:
+        if not supervised:
+            raise
+        if isinstance(error, CtError):
+            say(f"error: {error.message}")
+        else:
+            traceback.print_exc()
+        raise click.exceptions.Exit(CRASHED) from None
 
 
 def run_worker(settings: Settings, paths: tuple[Path, ...], source_url: str, options: dict[str, Any]) -> Summary:

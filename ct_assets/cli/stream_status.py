@@ -41,7 +41,7 @@ def status(as_json: bool) -> None:
 
 def _state(row: dict[str, Any]) -> str:
     if not row["owners"]:
-        return "no worker"
+        return "no worker" + (f" ({row['silent']} silent for more than 15 s: killed?)" if row["silent"] else "")
     return f"{row['owners']} worker{'s' if row['owners'] > 1 else ''}, {'caught up' if row['caught_up'] else 'reading'}"
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 SHARE = 0.05  # of the messages; the shop's sample with all its dirt has 0.006
 LEAST = 100  # messages before a share is a share
 RULE = "dead_letter_rate"
+LOST = ("offset_out_of_range", "topic_recreated", "log_truncated")  # what stopped a worker is over when one reads again
 
 
 @dataclass
@@ -78,21 +79,17 @@ def ledger_alarm(settings: Settings, definition: Definition, say: Callable[[str]
         except (psycopg.Error, DatabaseUnreachable) as error:
             say(f"the ledger could not be told of dead letters: {type(error).__name__}")
 
-    def incident(message: str, detail: dict[str, Any]) -> Any:
-        from ct_assets.adapters.incidents import Incident
-
-        schema = definition.schema
-        return Incident(definition.name, schema.name, None, RULE, message, schema.digest, detail=detail)
-
     def tell(message: str, detail: dict[str, Any]) -> None:
         from ct_assets.adapters import incidents
 
         say(message)
-        with_ledger(lambda conn: incidents.report(conn, incident(message, detail)))
+        schema = definition.schema
+        found = incidents.Incident(definition.name, schema.name, None, RULE, message, schema.digest, detail=detail)
+        with_ledger(lambda conn: incidents.report(conn, found))
 
     def over() -> None:
         from ct_assets.adapters import incidents
 
-        with_ledger(lambda conn: incidents.settle(conn, incident("", {})))
+        with_ledger(lambda conn: incidents.settle(conn, definition.schema.name, (RULE, *LOST)))
 
     return DeadLetterAlarm(tell, over)

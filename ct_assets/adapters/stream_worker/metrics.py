@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
+from ct_assets.errors import UsageError
+
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
@@ -134,8 +136,14 @@ class MetricsServer:
     """``/metrics`` and ``/healthz`` on a local port, on a thread of its own."""
 
     def __init__(self, metrics: Metrics, port: int, host: str = "127.0.0.1") -> None:
-        """``port`` 0 takes a free one; :attr:`port` says which."""
-        self._server = ThreadingHTTPServer((host, port), _handler(metrics))
+        """``port`` 0 takes a free one; :attr:`port` says which. Raises :class:`UsageError` when it is taken."""
+        try:
+            self._server = ThreadingHTTPServer((host, port), _handler(metrics))
+        except OSError as error:
+            raise UsageError(
+                f"port {port} for metrics cannot be opened: {error.strerror}",
+                hint="name another --metrics-port; without one a free port is taken",
+            ) from None
         self.port: int = self._server.server_address[1]
         serve = {
             "poll_interval": 0.05

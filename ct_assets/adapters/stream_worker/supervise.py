@@ -5,7 +5,7 @@ What goes here: the parent of the workers. What does not: what a worker does, me
 A child speaks through a pipe: a line after every pass of its loop that committed something or had nothing waiting. A
 child whose pipe stays silent for ``stall_seconds`` hangs (fault F50): it is killed and started again. Exit codes of a
 child: 0 done; 1 and 2 are decisions (stopped with an incident, wrong usage) and are not tried again; anything else,
-signals included, is a crash and is.
+signals and ``CRASHED`` included, is a crash and is.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 DECIDED = (0, 1, 2)
+CRASHED = (
+    70  # a child's exit code for an error that nobody foresaw, or a database that stayed away (sysexits' EX_SOFTWARE)
+)
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
 STEADY_SECONDS = 60.0  # a child that lived this long begins with the first wait again
 
@@ -41,6 +44,7 @@ class Supervisor:
     command: Sequence[str]
     workers: int
     say: Callable[[str], None]
+    own: Callable[[int], Sequence[str]] = lambda number: ()  # what is added to the command of worker ``number``
     stall_seconds: float = 60.0
     drain_seconds: float = 30.0
     restarts: int = field(default=0, init=False)
@@ -78,7 +82,9 @@ class Supervisor:
         os.set_inheritable(writer, True)
         try:
             process = subprocess.Popen(
-                [*self.command, "--heartbeat-fd", str(writer)], pass_fds=(writer,), start_new_session=True
+                [*self.command, *self.own(number), "--heartbeat-fd", str(writer)],
+                pass_fds=(writer,),
+                start_new_session=True,
             )
         finally:
             os.close(writer)

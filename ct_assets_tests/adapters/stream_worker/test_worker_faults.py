@@ -6,10 +6,12 @@ What goes here: faults F31, F33, F35, F50 on worker processes. What does not: ki
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
 import os
 import signal
+import socket
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -175,6 +177,55 @@ def test_f50_liveness_fails_when_messages_wait_and_nothing_moves() -> None:
         server.close()
 
 
+def test_each_of_several_workers_has_a_port_and_a_killed_one_is_no_worker(world: World) -> None:
+    from ct_assets.adapters.stream import overview
+
+    arrivals = sample(**SMALL)
+    fill(world.folder, arrivals)
+    port = free_ports(2)
+    parent = world.start("--workers", "2", "--metrics-port", str(port))
+    wait_until(world, lambda conn: offsets(conn) == len(arrivals))
+    assert [health(port), health(port + 1)] == [200, 200]
+    taken = world.start("--no-supervise", "--metrics-port", str(port))
+    code, said = ended(taken)
+    assert (code, f"port {port} for metrics cannot be opened" in said) == (2, True), said
+    with connect(world.url) as conn:
+        assert overview.streams(conn)[0]["owners"] >= 1
+    workers = children(parent.pid)
+    parent.kill()
+    for worker in workers:
+        os.kill(worker, signal.SIGKILL)
+    with connect(world.url, autocommit=True) as conn:
+        conn.execute("update stream.partition set updated_at = updated_at - interval '16 seconds'")
+        found = overview.streams(conn)[0]
+        assert (found["owners"], found["silent"] >= 1) == (0, True)
+
+
+def test_what_nobody_foresaw_is_a_crash_to_the_supervisor_and_a_decision_is_not() -> None:
+    from click.exceptions import Exit
+
+    from ct_assets.adapters.events.port import LostData
+    from ct_assets.adapters.postgres.connect import DatabaseUnreachable
+    from ct_assets.adapters.stream_worker.supervise import CRASHED, DECIDED
+    from ct_assets.cli.stream_run import as_child
+
+    def raising(error: Exception):
+        def work():
+            raise error
+
+        return work
+
+    assert CRASHED not in DECIDED
+    for error in (ValueError("a bug"), DatabaseUnreachable("away for 120 s")):
+        with pytest.raises(Exit) as crashed:
+            as_child(raising(error), supervised=True)
+        assert crashed.value.exit_code == CRASHED
+        with pytest.raises(type(error)):
+            as_child(raising(error), supervised=False)
+    with pytest.raises(LostData):
+        as_child(raising(LostData("offsets are gone")), supervised=True)
+
+
 def test_the_alarm_speaks_of_shares_not_of_single_messages() -> None:
     told: list[str] = []
     over: list[bool] = []
@@ -193,6 +244,21 @@ def test_the_alarm_speaks_of_shares_not_of_single_messages() -> None:
 
 def children(pid: int) -> list[int]:
     return [int(line) for line in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def free_ports(count: int) -> int:
+    """The first of ``count`` ports in a row that are free."""
+    while True:
+        with contextlib.ExitStack() as opened:
+            first = opened.enter_context(socket.socket())
+            first.bind(("127.0.0.1", 0))
+            port = first.getsockname()[1]
+            try:
+                for n in range(1, count):
+                    opened.enter_context(socket.socket()).bind(("127.0.0.1", port + n))
+            except OSError:
+                continue
+            return port
 
 
 def health(port: int) -> int:
