@@ -291,13 +291,22 @@ def _stream():
 
 
 def _empty(source: StreamEventsSource, columns: list[str]) -> pa.Table:
-    """No rows, in the right types: what materialize takes as nothing to do."""
+    """No rows, in the right types: what materialize takes as nothing to do. A view that no worker has fed yet has no
+    table to take types from; `materialize` of all views must not stop at it."""
     import polars as pl
 
     from ct_assets.adapters.stream.training_frames import training_frame
 
     with _stream() as (conn, _, table_of):
-        table = table_of(source)
+        try:
+            table = table_of(source)
+        except UsageError:
+            return pa.table(
+                {
+                    c: pa.array([], pa.timestamp("us", "UTC") if c in (TIMESTAMP, CREATED) else pa.null())
+                    for c in columns
+                }
+            )
         is_integer = table.definition.schema.column(table.definition.entity).type == "integer"
         stamp = pl.Datetime("us", "UTC")
         none = pl.DataFrame(schema={table.definition.entity: pl.Int64 if is_integer else pl.String, TIMESTAMP: stamp})

@@ -102,6 +102,17 @@ def test_materialize_changes_nothing_and_serve_answers_what_decays(
     assert rows(pg_url) == before
 
 
+def test_materialize_of_all_views_passes_a_live_view_that_no_worker_has_fed(pg_url: str, tmp_path: Path) -> None:
+    env = environment(pg_url, tmp_path / "home") | {"PYTHONPATH": str(ROOT), "FEAST_USAGE": "False"}
+    with psycopg.connect(pg_url) as conn:
+        from ct_assets.adapters.feature_tables import FeatureSource, ensure_tables
+
+        ensure_tables(conn, FeatureSource(zone="Europe/London"))
+    run(env, REPO, feast(), "apply")
+    said = run(env, REPO, feast(), "materialize-incremental", dt.datetime.now(dt.UTC).isoformat())
+    assert all(view in said for view in ("user_activity", "product_daily"))
+
+
 def values(found: dict[str, Any]) -> dict[str, list[Any]]:
     names = [name.split("__")[-1] for name in found["metadata"]["feature_names"]]
     return {name: result["values"] for name, result in zip(names, found["results"], strict=True)}
