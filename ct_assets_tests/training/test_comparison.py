@@ -131,9 +131,9 @@ def test_slices_of_a_refresh_that_changes_nothing_pass() -> None:
 def test_fixed_models_are_compared_on_the_weeks_later_than_both() -> None:
     own, other = evaluation(error=0.05), evaluation(error=0.6, seed=4)
     cutoff = own.folds[2].origin
-    later = FixedArtefact(cutoff, other.folds[2:])
+    later = FixedArtefact(3, cutoff, other.folds[2:])
     assert set(verdicts(artefact_gates(own, later, RULES)).values()) == {"pass"}
-    worse = artefact_gates(other, FixedArtefact(cutoff, own.folds[2:]), RULES)
+    worse = artefact_gates(other, FixedArtefact(3, cutoff, own.folds[2:]), RULES)
     assert verdicts(worse)["artefact_deviance"] == "fail"
     mine, theirs = paired(other.folds[2:], own.folds[2:], "deviance"), worse[0].figure
     assert mine is not None
@@ -143,10 +143,10 @@ def test_fixed_models_are_compared_on_the_weeks_later_than_both() -> None:
 
 def test_a_champion_younger_than_a_week_is_not_compared_and_one_that_cannot_be_loaded_is_no_evidence() -> None:
     own = evaluation()
-    young = artefact_gates(own, FixedArtefact(dt.date(2012, 1, 1), ()), RULES)
+    young = artefact_gates(own, FixedArtefact(3, dt.date(2012, 1, 1), ()), RULES)
     assert set(verdicts(young).values()) == {"not_applicable"}
     assert not any(gate.refuses or gate.passed for gate in young)
-    gone = artefact_gates(own, FixedArtefact(own.folds[0].origin, (), "OSError: no such object"), RULES)
+    gone = artefact_gates(own, FixedArtefact(3, own.folds[0].origin, (), "OSError: no such object"), RULES)
     assert set(verdicts(gone).values()) == {"insufficient_evidence"}
     assert all(gate.refuses for gate in gone)
     assert "no such object" in gone[0].reason
