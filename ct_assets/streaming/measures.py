@@ -183,14 +183,21 @@ def _with_nulls(series: pl.Series, empty: npt.NDArray[np.bool_]) -> pl.Series:
 
 
 def _sum(name: str, column: Measured, ranges: Ranges, kind: pl.DataType) -> pl.Series:
-    """The sum of nothing is 0. Raises OverflowError where an exact sum does not fit the result's type."""
+    """The sum of nothing is 0; of integers null where it does not fit 64 bits, as online.
+
+    Raises OverflowError where the sum of decimals has more than 38 digits.
+    """
     sums = column.sums(ranges)
     if sums.dtype == np.float64:
         return pl.Series(name, sums, kind)
-    limit = 10**38 if isinstance(kind, pl.Decimal) else 2**63
-    if sums.dtype == object and any(abs(int(s)) >= limit for s in sums):
-        raise OverflowError(f"{name}: an exact sum does not fit {kind}")
-    return _wholes(name, sums, kind)
+    if sums.dtype != object:
+        return _wholes(name, sums, kind)
+    if isinstance(kind, pl.Decimal):
+        if any(abs(int(s)) >= 10**38 for s in sums):
+            raise OverflowError(f"{name}: an exact sum does not fit {kind}")
+        return _wholes(name, sums, kind)
+    beyond = np.array([not -(2**63) <= int(s) < 2**63 for s in sums], bool)
+    return _with_nulls(_wholes(name, np.where(beyond, 0, sums), kind), beyond)
 
 
 def _wholes(name: str, values: npt.NDArray[Any], kind: pl.DataType) -> pl.Series:

@@ -119,11 +119,14 @@ def fold(function: str, values: list[Any]) -> Any:
 
 
 def _sum(values: list[Any]) -> Any:
-    """Exact for integers and decimals; floats from left to right, beginning with 0.0, never subtracted."""
+    """Exact for integers and decimals; floats from left to right, beginning with 0.0, never subtracted.
+
+    Of integers null where it does not fit 64 bits: no column of a training set could hold it.
+    """
     total = type(values[0])(0) if values else 0
     for v in values:
         total += v
-    return total
+    return None if isinstance(total, int) and not -(2**63) <= total < 2**63 else total
 
 
 def _avg(values: list[Any]) -> float:

@@ -19,6 +19,7 @@ from ct_assets.streaming.windows import evaluate, hops
 from ct_assets_tests.conformance.all_engines import engines
 from ct_assets_tests.conformance.stream_engines import (
     BASE,
+    CONTRACT,
     HEAD,
     SECOND,
     Case,
@@ -164,6 +165,36 @@ def test_case_21_floats_are_never_subtracted(engine: Any, tmp_path: Path) -> Non
     assert engine(case, four, [(1, "01:00")])[0][0]["x_avg"] == 40.0
     three = [event(f"00:{n:02}", real=float(v)) for n, v in enumerate([10, 30, 20])]
     assert engine(case, three, [(1, "01:00")])[0][0]["x_std"] == 10.0
+
+
+@engines
+@pytest.mark.parametrize("unpacked", [False, True], ids=["summarised", "unpacked"])
+def test_a_sum_of_integers_beyond_64_bits_is_null(engine: Any, unpacked: bool, tmp_path: Path) -> None:
+    """The largest and smallest sums that fit, and one more; the expected values are Python's own integers."""
+    aggregates = "  - {name: s, function: sum, column: pulses, window: 5m}\n"
+    aggregates += "  - {name: a, function: avg, column: pulses, window: 5m}\n"
+    aggregates += "  - {name: newest, function: last, column: pulses, window: 5m}\n" if unpacked else ""
+    contract = CONTRACT + "      - {name: pulses, logicalType: integer, physicalType: bigint}\n"
+    least, largest = -(2**63), 2**63 - 1
+    given = {
+        1: [2**62, 2**62 - 1],
+        2: [2**62, 2**62 - 1, 1],
+        3: [-(2**62), -(2**62)],
+        4: [-(2**62), -(2**62), -1],
+        5: [2**62 + 2**61] * 3,
+        6: [largest],
+        7: [least],
+        8: [largest, largest, -largest],  # only the whole sum counts
+    }
+    sent = [
+        event(BASE + n * SECOND, user, pulses=value) for user, values in given.items() for n, value in enumerate(values)
+    ]
+    sent.sort(key=lambda s: s.fields["event_time"] if s.fields else 0)
+    case = Case(tmp_path, aggregates, contract=contract)
+    rows, dead = engine(case, sent, [(user, "01:00") for user in given])
+    assert dead == []
+    assert [row["s"] for row in rows] == [largest, None, least, None, None, largest, least, largest]
+    assert [row["a"] for row in rows] == [sum(values) / len(values) for values in given.values()]
 
 
 @engines

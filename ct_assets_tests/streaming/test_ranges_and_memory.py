@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from fractions import Fraction
 from random import Random
 
@@ -47,10 +48,17 @@ def test_averages_and_spreads_are_the_nearest_doubles(values: list[int], pairs: 
     assert float(Fraction(1, 3)) == 1 / 3
 
 
-def test_a_sum_that_fits_no_integer_says_so() -> None:
-    ranges = All(np.array([0]), np.array([2]))
+def test_a_sum_that_does_not_fit_64_bits_is_null() -> None:
+    values = pl.Series([2**63 - 1, 1, -1, -(2**63), -1, 0])
+    lo, hi = np.array([0, 0, 0, 3, 3, 2]), np.array([2, 3, 1, 4, 5, 2])
+    got = result(Aggregate("total", "sum", "v", 1), Measured(values), All(lo, hi), pl.Int64())
+    assert got.to_list() == [None, 2**63 - 1, 2**63 - 1, -(2**63), None, 0]
+
+
+def test_a_sum_of_decimals_beyond_38_digits_says_so() -> None:
+    values = pl.Series([Decimal(10**38 - 1), Decimal(1)], dtype=pl.Decimal(38, 0))
     with pytest.raises(OverflowError, match="total"):
-        result(Aggregate("total", "sum", "v", 1), Measured(pl.Series([2**63 - 1, 1])), ranges, pl.Int64())
+        result(Aggregate("total", "sum", "v", 1), Measured(values), All(np.array([0]), np.array([2])), values.dtype)
 
 
 @settings(max_examples=100, deadline=None)

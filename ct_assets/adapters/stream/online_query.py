@@ -248,7 +248,8 @@ def _exact_number(aggregate: Aggregate, column: Kept, merged: str) -> str:
     if aggregate.function == "sum":
         if column.kind != "integer":
             return f"coalesce({merged}, 0)::numeric{unit}"
-        return f"case when abs(coalesce({merged}, 0)::numeric) < 9223372036854775808 then coalesce({merged}, 0)::bigint end"
+        total = f"coalesce({merged}, 0)"
+        return f"case when {total}::numeric between {-(2**63)} and {2**63 - 1} then {total}::bigint end"
     n, s, q = (f"({merged})[{i}]" for i in (1, 2, 3))
     if aggregate.function == "avg":
         return f"(round({s}, {_DIGITS}) / nullif({n}, 0){unit})::double precision"

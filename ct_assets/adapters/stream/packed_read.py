@@ -27,7 +27,7 @@ from ct_assets.streaming.definition import Aggregate
 
 _EPOCH, _DAY = datetime(1970, 1, 1, tzinfo=UTC), date(1970, 1, 1)
 _CONTEXT = Context(prec=100)  # more digits than any exact sum has
-_LARGEST = 1 << 63
+_BEYOND = 1 << 63  # the first integer that needs more than 64 bits
 _GROUP = struct.Struct("<iI")
 Finish = Callable[[Sequence[float]], Any]
 
@@ -174,7 +174,7 @@ def _of_floats(function: str, values: list[float]) -> float | None:
 def _sum(column: Kept, total: int) -> int | Decimal | None:
     """An exact sum; None when an integer's does not fit 64 bits, as in PostgreSQL."""
     if column.kind == "integer":
-        return total if -_LARGEST < total < _LARGEST else None
+        return total if -_BEYOND <= total < _BEYOND else None
     return _CONTEXT.scaleb(Decimal(total), -column.scale)
 
 

@@ -35,6 +35,7 @@ AGGREGATES = """\
   - {name: spent, function: sum, column: paid, window: 1h, where: {kind: a}}
   - {name: last_kind, function: last, column: kind, window: 1h}
   - {name: flagged, function: last, column: flag, window: 1h}
+  - {name: items, function: sum, column: items, window: 1h}
 """
 STORE = """\
 project: shop
@@ -112,6 +113,7 @@ def given_events() -> list[Event]:
             Given(1, now - 2 * M, kind="b", paid=Decimal("99.00"), flag=False),
             Given(1, now - M, paid=Decimal("0.25"), partition=1),
             Given(2, now - 30 * M),
+            *[Given(5, now - 50 * M, items=2**62, partition=2) for _ in range(2)],
         ]
     )
 
@@ -147,6 +149,18 @@ def answer(url: str, folder: Path, program: str) -> Any:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads(done.stdout.rsplit("ANSWER", 1)[1])
+
+
+def test_a_sum_beyond_64_bits_is_null_online_and_in_training(pg_url_module: str, served: Path) -> None:
+    online_values, training = answer(
+        pg_url_module,
+        served,
+        "rows = pd.DataFrame({'who': [5, 77], 'event_timestamp': [pd.Timestamp.now(tz='UTC')] * 2})\n"
+        "online = store.get_online_features(['visits:items'], [{'who': 5}, {'who': 77}]).to_dict()['items']\n"
+        "known = store.get_historical_features(rows, ['visits:items']).to_df()['items']\n"
+        "answer = [online, [None if pd.isna(v) else v for v in known]]",
+    )
+    assert online_values == training == [None, 0]
 
 
 def test_online_values_finish_now(pg_url_module: str, served: Path) -> None:
@@ -233,7 +247,7 @@ def test_other_verbs_on_a_live_view_refuse_or_change_nothing(pg_url_module: str,
         pg_url_module,
         served,
         "now = pd.Timestamp.now(tz='UTC')\n"
-        "row = pd.DataFrame({'who': [1], 'n': [999], 'spent': [1.0], 'last_kind': ['z'], 'flagged': [True], 'event_timestamp': [now], 'created_timestamp': [now]})\n"
+        "row = pd.DataFrame({'who': [1], 'n': [999], 'spent': [1.0], 'last_kind': ['z'], 'flagged': [True], 'items': [1], 'event_timestamp': [now], 'created_timestamp': [now]})\n"
         "answer = [refused(lambda: store.write_to_online_store('visits', row)),\n"
         "  refused(lambda: store.write_to_offline_store('visits', row)),\n"
         "  refused(lambda: store.materialize(now - pd.Timedelta(days=3), now + pd.Timedelta(days=1), ['visits'])),\n"
@@ -304,7 +318,7 @@ def test_sampled_reads_are_those_that_were_served(pg_url_module: str, served: Pa
         ("1", answered["n"][0], answered["spent"][0]),
         ("9", 0, 0.0),
     ]
-    assert (report.reads, report.values, report.mismatches) == (2, 8, 0)
+    assert (report.reads, report.values, report.mismatches) == (2, 10, 0)
 
 
 def test_a_view_of_a_version_that_is_not_there_says_so(pg_url_module: str, repo: Path, tmp_path: Path) -> None:

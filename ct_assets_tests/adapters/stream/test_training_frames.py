@@ -12,12 +12,13 @@ import polars as pl
 import pytest
 
 from ct_assets.adapters.stream import training_frames
+from ct_assets.adapters.stream.snapshots import closing_values
 from ct_assets.adapters.stream.training_frames import Request, training_frame
 from ct_assets.errors import UsageError
 from ct_assets.streaming.oracle import Event
 from ct_assets_tests.adapters.stream import worlds
 from ct_assets_tests.adapters.stream.stores import Store
-from ct_assets_tests.adapters.stream.test_online_values import random_events, ready
+from ct_assets_tests.adapters.stream.test_online_values import assert_values, random_events, ready
 from ct_assets_tests.adapters.stream.worlds import START, SUMMARISED, UNPACKED, Given, H, M, S
 
 
@@ -80,6 +81,29 @@ def test_online_and_offline_agree_on_a_version(store: Store, conn, tmp_path: Pat
     for read in reads:
         again = training_frame(conn, table, labels([(who, at) for who in range(4)]), Request(version=read.version))
         assert again.drop("who", "at", "row").to_dicts() == read.values
+
+
+@pytest.mark.parametrize("more", ["", "  - {name: newest, function: last, column: items, window: 1h}\n"])
+def test_a_sum_beyond_64_bits_is_null_in_every_reading(store: Store, conn, tmp_path: Path, more: str) -> None:
+    """Online, in SQL, corrected, as known, in the hour's snapshot; what came late is left out of the known sum."""
+    sums = "  - {name: s_items, function: sum, column: items, window: 1h}\n" + more
+    writer, table = ready(conn, worlds.definition(tmp_path, sums), store=store)
+    large, least = 2**62 + 2**61, -(2**63)
+    events = worlds.accepted(
+        [*[Given(1, n * M, items=large) for n in range(3)], Given(2, 0, items=least), Given(3, M, items=-large)]
+    )
+    late = worlds.accepted([Given(2, M, items=-1), Given(3, M, items=-large)], first_offset=5)
+    late = [Event(e.values, e.time, e.partition, e.offset, START + 50 * M) for e in late]
+    writer.commit(events)
+    writer.commit(late)
+    at = START + 30 * M
+    assert_values(store, conn, table, [*events, *late], [1, 2, 3, 4], [at, START + M])
+    assert [v["s_items"] for v in store.read(conn, table, [1, 2, 3, 4], at).values] == [None, None, None, 0]
+    asked = labels([(who, at) for who in (1, 2, 3, 4)])
+    found = {r: training_frame(conn, table, asked, Request(r))["s_items"].to_list() for r in ("as_known", "corrected")}
+    assert found == {"as_known": [None, least, -large, 0], "corrected": [None, None, None, 0]}
+    closed = closing_values(conn, table, START)
+    assert closed.select("who", "s_items").rows() == [(1, None), (2, None), (3, None)]
 
 
 def test_no_events_and_no_labels(conn, tmp_path: Path) -> None:
