@@ -10,9 +10,12 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+
+from ct_assets.errors import UsageError
 
 T = TypeVar("T")
 
@@ -28,6 +31,16 @@ def emit(value: Any, as_json: bool, text: str | None = None) -> None:
         click.echo(line)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def keep_inputs(outputs: Mapping[str, Path], inputs: Mapping[str, Path]) -> None:
+    """Refuse to write over what is read, whatever the path is called. Raises UsageError naming both."""
+    taken = dict(inputs)
+    for name, path in outputs.items():
+        for other, there in taken.items():
+            if path.resolve() == there.resolve() or (path.exists() and there.exists() and path.samefile(there)):
+                raise UsageError(f"{name} {path} is {other} as well", hint=f"give {name} a path of its own")
+        taken[name] = path
 
 
 def say(message: str) -> None:

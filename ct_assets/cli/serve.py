@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ct_assets.cli.output import emit, say
+from ct_assets.cli.output import emit, keep_inputs, say
 from ct_assets.errors import CtError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -106,6 +106,7 @@ def score(file: Path, model: str, out: Path, as_json: bool) -> None:
     from ct_assets.serving.scorer import Scorer
     from ct_assets.settings import load
 
+    keep_inputs({"--out": out}, {"FILE": file})
     follower = _follower(load(), model, 1.0)
     follower.poll()
     key = follower.current.features.entity

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ct_assets.cli.output import emit
+from ct_assets.cli.output import emit, keep_inputs
 from ct_assets.errors import CtError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -55,8 +55,10 @@ def compute(  # noqa: PLR0913 (one parameter an option)
     definition = load_definition(definition_path)
     if not events_path.is_file():
         raise UsageError(f"no file at {events_path}", hint="give a file of JSON lines")
-    queries = read_queries(queries_path, definition)
     dead_path = dead_path or out.with_name(out.stem + ".dead-letters.jsonl")
+    given = {"--definition": definition_path, "--events": events_path, "--queries": queries_path}
+    keep_inputs({"--out": out, "--dead-letters": dead_path}, {**given, "the contract": definition.contract_path})
+    queries = read_queries(queries_path, definition)
     events, counts = _judge_file(definition, events_path, dead_path, batch_size)
     at = queries["at"].to_physical().to_numpy()
     values = evaluate(definition, events, queries[definition.entity], at, as_known_at=at if as_known else None)
@@ -162,6 +164,10 @@ def read_queries(path: Path, definition: Definition) -> pl.DataFrame:
         if name not in frame.columns:
             hint = did_you_mean(name, frame.columns) or f"its columns: {', '.join(frame.columns)}"
             raise UsageError(f"{path}:1: no column {name!r}", hint=hint)
+    for aggregate in definition.aggregates:
+        if aggregate.name in frame.columns:
+            hint = "the output has a column of that name for the value: rename the one of the questions"
+            raise UsageError(f"{path}:1: the column {aggregate.name!r} is named as an aggregate is", hint=hint)
     return frame.with_columns(_entities(frame[definition.entity], path, definition), _moments(frame["at"], path))
 
 

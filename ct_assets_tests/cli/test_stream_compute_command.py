@@ -75,6 +75,7 @@ def test_no_events_at_all(tmp_path: Path) -> None:
     ("queries", "told"),
     [
         ("user,at\n", "no column 'user_id'"),
+        ("user_id,at,n\n", "q.csv:1: the column 'n' is named as an aggregate is"),
         ("user_id,at\n1,2026-01-01T00:00:00Z\n1,2026-01-01T00:00:00\n", "q.csv:3: at: "),
         ("user_id,at\nx,2026-01-01T00:00:00Z\n", "q.csv:2: user_id is 'x'"),
     ],
@@ -84,6 +85,39 @@ def test_errors_name_the_line(queries: str, told: str, tmp_path: Path) -> None:
         run(Case(tmp_path), b"", queries)
     assert told in str(caught.value)
     assert not (tmp_path / "o.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    ("outputs", "told"),
+    [
+        ({"--out": "e.jsonl"}, "--out e.jsonl is --events as well"),
+        ({"--out": "q.csv"}, "--out q.csv is --queries as well"),
+        ({"--out": "cases.yaml"}, "--out cases.yaml is --definition as well"),
+        ({"--out": "cases.odcs.yaml"}, "--out cases.odcs.yaml is the contract as well"),
+        ({"--out": "sub/../e.jsonl"}, "is --events as well"),
+        ({"--out": "link.jsonl"}, "--out link.jsonl is --events as well"),
+        ({"--out": "o.parquet", "--dead-letters": "e.jsonl"}, "--dead-letters e.jsonl is --events as well"),
+        ({"--out": "o.parquet", "--dead-letters": "o.parquet"}, "--dead-letters o.parquet is --out as well"),
+        ({"--out": "e.parquet"}, "--dead-letters e.dead-letters.jsonl is --queries as well"),
+    ],
+)
+def test_an_output_is_never_an_input(
+    outputs: dict[str, str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Case(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    Path("sub").mkdir()
+    Path("e.jsonl").write_bytes((event("01:00").payload or b"") + b"\n")
+    Path("link.jsonl").symlink_to("e.jsonl")
+    queries = "e.dead-letters.jsonl" if outputs["--out"] == "e.parquet" else "q.csv"
+    Path(queries).write_text("user_id,at\n")
+    before = {path: path.read_bytes() for path in Path().iterdir() if path.is_file()}
+    words = ["--definition", "cases.yaml", "--events", "e.jsonl", "--queries", queries]
+    words += [word for option in outputs.items() for word in option]
+    done = CliRunner().invoke(ct, ["stream", "compute", *words])
+    assert isinstance(done.exception, CtError)
+    assert (done.exception.exit_code, told in str(done.exception)) == (2, True), done.exception
+    assert {path: path.read_bytes() for path in Path().iterdir() if path.is_file()} == before
 
 
 def test_files_are_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -199,6 +199,15 @@ def test_a_file_gets_the_same_scores(shop: Shop, served: Served, tmp_path: Path)
     assert json.loads(done.stdout)["rows"] == 2
 
 
+def test_a_file_is_not_written_over_by_its_scores(tmp_path: Path) -> None:
+    (tmp_path / "users.csv").write_text("user_id\n900001\n")
+    words = ["score", str(tmp_path / "users.csv"), "--out", str(tmp_path / "users.csv")]
+    environ = {**os.environ, "CT_HOME": str(tmp_path / "home")}
+    done = subprocess.run([sys.executable, "-m", "ct_assets.cli", *words], env=environ, capture_output=True, text=True)
+    assert (done.returncode, "is FILE as well" in done.stderr) == (2, True), done.stderr
+    assert (tmp_path / "users.csv").read_text() == "user_id\n900001\n"
+
+
 def test_a_new_version_of_the_definition_does_not_reach_the_model(shop: Shop, served: Served, tmp_path: Path) -> None:
     """Deployed and answering everywhere else: the scorer stays with the version that its model was trained on."""
     shutil.copytree(DEFINITION.parents[1], tmp_path / "shop")
