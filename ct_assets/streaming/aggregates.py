@@ -15,6 +15,17 @@ from ct_assets.streaming.definition import FUNCTIONS, NUMERIC, ORDERED, Acceptan
 from ct_assets.streaming.walk import Walk
 
 AGGREGATE_KEYS = ("name", "function", "column", "window", "where", "mode", "hop", "description")
+# beside the values: `ct features get` (see cli.features), hop emission, Feast's label frames
+RESERVED = (
+    "at",
+    "as_known_at",
+    "watermark",
+    "staleness_seconds",
+    "is_stale",
+    "definition",
+    "window_end",
+    "event_timestamp",
+)
 
 
 def read_aggregates(raw: Block, schema: DatasetSchema, acceptance: Acceptance, walk: Walk) -> tuple[Aggregate, ...]:
@@ -34,7 +45,10 @@ def read_aggregates(raw: Block, schema: DatasetSchema, acceptance: Acceptance, w
                 line, f"an aggregate is {item!r}", "for example {name: purchases_5m, function: count, window: 5m}"
             )
         aggregate = _aggregate(item, schema, walk)
-        if aggregate.name in [a.name for a in found] or aggregate.name in (acceptance.entity, "at"):
+        if aggregate.name in RESERVED:
+            hint = f"a row of answers has fields of its own: {', '.join(RESERVED)}"
+            raise walk.error(item, "name", f"{aggregate.name!r} is no name for an aggregate", hint)
+        if aggregate.name in [a.name for a in found] or aggregate.name == acceptance.entity:
             raise walk.error(
                 item, "name", f"{aggregate.name!r} is already the name of something else in a row", "names must differ"
             )

@@ -25,6 +25,7 @@ from ct_assets.cli.stream_deploy import deploy, plan, retire
 from ct_assets.cli.stream_status import status
 from ct_assets.cli.stream_sync import sync
 from ct_assets.errors import CtError
+from ct_assets.streaming.aggregates import RESERVED
 from ct_assets_tests.adapters.stream import worlds
 from ct_assets_tests.adapters.stream.worlds import START, Given, M, Writer
 
@@ -80,6 +81,12 @@ def test_features_now_then_and_as_known(folder: Path) -> None:
     )
     assert (known["n"], known["s"]) == (0, "0.00")
     assert "watermark" in run(features, "get", "--view", "visits", "--entity", "who=1").stdout
+
+
+def test_no_field_beside_the_values_can_be_the_name_of_one(folder: Path) -> None:
+    (now,) = as_json(features, "get", "--view", "visits", "--entity", "who=1")
+    (then,) = as_json(features, "get", "--view", "visits", "--entity", "who=1", "--at", "2026-01-01T00:00:00Z")
+    assert {*now, *then} - {"who", "n", "s"} <= set(RESERVED)
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,11 @@ ERRORS = [
     ("window: 5m", "window: 5m, where: {kid: purchase}", "random.yaml:10:", "did you mean 'kind'?"),
     ("window: 5m", "window: 5m, where: {amount: 1}", "random.yaml:10:", "a string, an integer or a boolean"),
     ("name: n,", "name: user_id,", "random.yaml:10:", "names must differ"),
+    *[
+        ("name: n,", f"name: {name},", "random.yaml:10:", "a row of answers has fields of its own")
+        for name in ("at", "as_known_at", "watermark", "staleness_seconds", "is_stale", "definition", "window_end")
+    ],
+    ("name: n,", "name: event_timestamp,", "random.yaml:10:", "a row of answers has fields of its own"),
     ("name: n,", "name: N-1,", "random.yaml:10:", "a lower-case letter"),
     ("ttl: 30d", "ttl: 30d\ndedup_horizon: 5s", "random.yaml:9:", "remembered at least as long"),
     ("ttl: 30d", "ttl: 30d\non_stale: ignore", "random.yaml:9:", "one of: flag, null"),
