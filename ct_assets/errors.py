@@ -31,6 +31,11 @@ class UsageError(CtError):
     exit_code = 2
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says in one line; its type when it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def did_you_mean(value: str, choices: Iterable[str]) -> str | None:
     """The nearest of ``choices`` as a sentence, or None when nothing is near."""
     import difflib

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 STREAM = click.option("--stream", help="Name of the stream; default: all.")
 REASON = click.option("--reason", help="poison, null_key, timestamp_out_of_range, contract, future, conflict or late.")
 _COLUMNS = ("stream", "topic", "reason", "letters", "came_back", "last")
+ID = click.IntRange(1, 2**63 - 1)
 JSON = click.option("--json", "as_json", is_flag=True, help="One JSON value a line.")
 
 
@@ -53,7 +54,7 @@ def list_reasons(stream: str | None, as_json: bool) -> None:
 @dead_letter.command()
 @STREAM
 @REASON
-@click.option("--id", "ids", type=int, multiple=True, help="One letter; may come several times.")
+@click.option("--id", "ids", type=ID, multiple=True, help="One letter; may come several times.")
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="At most this many letters.")
 @JSON
 def show(stream: str | None, reason: str | None, ids: tuple[int, ...], limit: int, as_json: bool) -> None:
@@ -85,7 +86,7 @@ def show(stream: str | None, reason: str | None, ids: tuple[int, ...], limit: in
 )
 @click.option("--format", "message_format", type=click.Choice(FORMATS), default="json", show_default=True)
 @REASON
-@click.option("--id", "ids", type=int, multiple=True, help="One letter; may come several times. Default: all.")
+@click.option("--id", "ids", type=ID, multiple=True, help="One letter; may come several times. Default: all.")
 @JSON
 def replay(path: Path, message_format: str, reason: str | None, ids: tuple[int, ...], as_json: bool) -> None:
     """Judge letters again, as if they arrived now. What was accepted before is never replayed twice.
@@ -111,6 +112,7 @@ def replay(path: Path, message_format: str, reason: str | None, ids: tuple[int, 
                 f"no stream was run with what {path} says about acceptance",
                 hint="`ct dead-letter list` names the streams",
             )
+        dead_letters.check_chosen(conn, streams, chosen)
         for stream in streams:
             outcomes = dead_letters.replay(conn, stream, decoder, chosen, now).outcomes
             for twin in twins(conn, stream.stream_id):

@@ -11,6 +11,7 @@ import click
 
 from ct_assets.cli.output import emit
 from ct_assets.errors import UsageError, did_you_mean
+from ct_assets.streaming.definition import WHOLE_64
 
 if TYPE_CHECKING:
     import psycopg
@@ -128,9 +129,12 @@ def _entity(table: OnlineTable, text: str) -> Any:
     if table.definition.schema.column(key).type != "integer":
         return value
     try:
-        return int(value)
+        number = int(value)
     except ValueError:
         raise UsageError(f"--entity {text!r}: {key} is an integer", hint=f"for example {key}=42") from None
+    if number not in WHOLE_64:
+        raise UsageError(f"--entity {text!r}: {key} does not fit 64 bits", hint=f"for example {key}=42")
+    return number
 
 
 def moment(text: str, option: str) -> int:

@@ -6,12 +6,13 @@ What goes here: routes, status codes. What does not: scoring (``scorer``), follo
 answer from stale features or a model that may have been replaced is 200 and says so.
 """
 
+import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from ct_assets.errors import CtError, UsageError
+from ct_assets.errors import CtError, UsageError, first_line
 from ct_assets.serving.features import FeaturesAway
 from ct_assets.serving.scorer import Scorer
 
@@ -44,6 +45,8 @@ def application(scorer: Scorer) -> Any:
     @app.exception_handler(CtError)
     async def explained(_: Any, error: CtError) -> JSONResponse:
         code = 422 if isinstance(error, UsageError) else 503
+        if error.__cause__ is not None:  # where and why, for who runs the server; the answer holds no address
+            logging.getLogger("uvicorn.error").warning("%s: %s", error.message, first_line(error.__cause__))
         headers = {"retry-after": "2"} if code == 503 else None
         return JSONResponse({"error": error.message, "hint": error.hint}, code, headers)
 

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from ct_assets.adapters import champion as pointer
 from ct_assets.adapters.clock import Clock, SystemClock
-from ct_assets.adapters.postgres.connect import connect
+from ct_assets.adapters.postgres.connect import DatabaseUnreachable, connect
 from ct_assets.adapters.propensity import load_version
-from ct_assets.errors import CtError
+from ct_assets.errors import CtError, first_line
 from ct_assets.serving.features import PinnedFeatures
 
 if TYPE_CHECKING:
@@ -121,8 +121,9 @@ class Follower:
             self._follow()
         except Exception as error:  # noqa: BLE001 - the last good model stays, whatever is wrong
             self._drop_connection()
-            told = next(iter(str(error).strip().splitlines()), "")
-            self._trouble(f"{type(error).__name__}: {told}")
+            told = f"{type(error).__name__}: {first_line(error)}"
+            cause = f" ({first_line(error.__cause__)})" if error.__cause__ else ""
+            self._trouble("the ledger's database is away" if _is_away(error) else told, told + cause)
 
     def _run(self) -> None:
         while not self._ended.wait(self._poll_seconds):
@@ -158,13 +159,21 @@ class Follower:
     def _well(self) -> None:
         self._checked_at, self._problem = self._clock.now(), None
 
-    def _trouble(self, problem: str) -> None:
+    def _trouble(self, problem: str, detail: str = "") -> None:
+        """``problem`` is answered over HTTP; ``detail`` is said instead where the server's own people read it."""
         if problem != self._problem:
             kept = f"; version {self._loaded.version} goes on" if self._loaded else ""
-            self._say(f"{self._model}: {problem}{kept}")
+            self._say(f"{self._model}: {detail or problem}{kept}")
         self._problem = problem
 
     def _drop_connection(self) -> None:
         conn, self._conn = self._conn, None
         if conn is not None:
             conn.close()
+
+
+def _is_away(error: Exception) -> bool:
+    """Whether a connection failed: such an error names the database's address, which no answer shows."""
+    import psycopg
+
+    return isinstance(error, DatabaseUnreachable | psycopg.OperationalError)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from ct_assets.adapters.clock import Clock, SystemClock
 from ct_assets.adapters.postgres.connect import DatabaseUnreachable, connect
 from ct_assets.errors import CtError, UsageError
+from ct_assets.streaming.definition import WHOLE_64
 
 if TYPE_CHECKING:
     import polars as pl
@@ -34,7 +35,10 @@ RETRY_SECONDS = 1.0
 
 
 class FeaturesAway(CtError):
-    """Features cannot be read now: the database or the version's table is away."""
+    """Features cannot be read now: the database or the version's table is away.
+
+    Its message goes to whoever asked over HTTP, so it holds no address; the cause has it, for the log.
+    """
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,8 @@ class PinnedFeatures:
                     f"{self.entity} {entity!r} is {type(entity).__name__}, the contract says {wanted.__name__}",
                     hint=f'for example {{"user_ids": [{example}]}}; 42 and "42" are not the same',
                 )
+            if self.is_integer and entity not in WHOLE_64:
+                raise UsageError(f"{self.entity} {entity} does not fit 64 bits", hint='for example {"user_ids": [42]}')
         return list(entities)
 
     def read(self, entities: Sequence[Any], columns: Sequence[str]) -> FeatureRows:
@@ -108,7 +114,7 @@ class PinnedFeatures:
             asked = [{self.entity: entity} for entity in entities]
             rows = self._store.get_online_features(refs, asked).to_dict() if asked else {name: [] for name in columns}
         except Exception as error:  # whatever Feast or the driver throws
-            raise FeaturesAway(f"features of {self.definition} cannot be read: {_first_line(error)}") from error
+            raise FeaturesAway(f"features of {self.definition} cannot be read ({type(error).__name__})") from error
         frame = pl.DataFrame({name: pl.Series(rows[name], dtype=pl.Float64, strict=False) for name in columns})
         return FeatureRows(frame, fresh)
 
@@ -122,7 +128,7 @@ class PinnedFeatures:
         try:
             row = self._one("select watermark, fresh_as_of from stream.progress(%s, %s, %s, %s)", asked)
         except (psycopg.Error, CtError) as error:
-            raise FeaturesAway(f"the stream database is away: {_first_line(error)}") from error
+            raise FeaturesAway("the stream database is away") from error
         watermark, fresh = row
         staleness = None if fresh is None else max(at - fresh, 0)
         stale = None
@@ -188,7 +194,3 @@ def _store(folder: Path, table: OnlineTable) -> Any:
     entity = entity_of(table.definition)
     store.apply([entity, view_of(table.definition, entity)])
     return store
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -21,6 +21,7 @@ NUMERIC = ("integer", "decimal", "number")
 ORDERED = (*NUMERIC, "date", "timestamp")
 UNITS_OF_TIME = {"us": 1, "ms": 1_000, "s": 1_000_000}
 EARLIEST_US = 946_684_800_000_000  # 2000-01-01T00:00:00Z
+WHOLE_64 = range(-(2**63), 2**63)  # what a column of type integer holds
 LATEST_US = 4_102_444_800_000_000  # 2100-01-01T00:00:00Z, the first moment outside
 
 

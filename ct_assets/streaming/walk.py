@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+from ct_assets.contracts.errors import ContractError
 from ct_assets.contracts.model import Column, DatasetSchema
 from ct_assets.contracts.reading import Reader
 from ct_assets.contracts.safe_yaml import Block
@@ -25,8 +26,18 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
 _DURATION = re.compile(r"\s*(\d{1,12})\s*(us|ms|s|m|h|d|w)\s*")
 
 
+class DefinitionError(ContractError):
+    """A definition file is wrong: what was asked of the command cannot be meant (exit code 2)."""
+
+    exit_code = 2
+
+
 class Walk(Reader):
     """Reads parts of one definition file."""
+
+    def at(self, line: int, message: str, hint: str | None = None) -> DefinitionError:
+        """An error at a line, to raise."""
+        return DefinitionError(self.path, line, message, hint)
 
     def known(self, block: Block, known: tuple[str, ...], what: str) -> None:
         """Refuse a key that is none of these."""

@@ -95,6 +95,8 @@ def test_no_field_beside_the_values_can_be_the_name_of_one(folder: Path) -> None
         (("--view", "visit", "--entity", "who=1"), "did you mean 'visits'"),
         (("--view", "visits", "--entity", "wo=1"), "did you mean 'who'"),
         (("--view", "visits", "--entity", "who=x"), "who is an integer"),
+        (("--view", "visits", "--entity", "who=99999999999999999999"), "who does not fit 64 bits"),
+        (("--view", "visits", "--entity", f"who={2**63}", "--at", "2026-01-01T00:00:00Z"), "who does not fit 64 bits"),
         (("--view", "visits", "--entity", "who=1", "--at", "2026-01-01"), "is no ISO 8601 time"),
     ],
 )
@@ -160,6 +162,22 @@ def test_letters_that_are_not_there_are_said_to_be_so(folder: Path) -> None:
         found = CliRunner().invoke(dead_letter, ["show", *arguments])
         assert isinstance(found.exception, CtError)
         assert message in str(found.exception)
+
+
+def test_a_replay_of_what_does_not_exist_is_wrong_usage(folder: Path) -> None:
+    (letter,) = as_json(dead_letter, "show")
+    known = str(letter["dead_letter_id"])
+    for arguments, message in (
+        (("--reason", "foo"), "one of poison, null_key"),
+        (("--reason", "posion"), "did you mean 'poison'"),
+        (("--id", known, "--id", "999"), "no dead letter 999 of visits"),
+    ):
+        found = CliRunner().invoke(dead_letter, ["replay", "--definition", str(folder / "old/visits.yaml"), *arguments])
+        assert isinstance(found.exception, CtError)
+        assert (found.exception.exit_code, message in str(found.exception)) == (2, True), found.exception
+    assert as_json(dead_letter, "show")[0]["outcome"] is None
+    (nothing,) = as_json(dead_letter, "replay", "--definition", str(folder / "old/visits.yaml"), "--reason", "late")
+    assert nothing["outcomes"] == {}
 
 
 def test_an_old_version_is_retired_only_with_yes_and_never_the_one_that_answers(folder: Path) -> None:

@@ -116,4 +116,4 @@ def test_a_ledger_that_is_away_is_a_problem_and_no_crash() -> None:
     away = "postgresql://nobody@127.0.0.1:1/none"
     follower = Follower(Places(away, away, cast("Any", None)), "shop/none", lambda _: None)
     follower.poll()
-    assert "cannot connect" in follower.status()["problem"]
+    assert follower.status()["problem"] == "the ledger's database is away"

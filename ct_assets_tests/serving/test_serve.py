@@ -170,7 +170,14 @@ def test_every_answer_is_in_the_log(shop: Shop, served: Served) -> None:
 
 @pytest.mark.parametrize(
     ("users", "says"),
-    [(["42"], "the contract says int"), ([True], ""), ([1.5], ""), (42, ""), (list(range(1_001)), "at most 1000")],
+    [
+        (["42"], "the contract says int"),
+        ([True], ""),
+        ([1.5], ""),
+        (42, ""),
+        (list(range(1_001)), "at most 1000"),
+        ([2**63], "does not fit 64 bits"),
+    ],
 )
 def test_a_question_that_makes_no_sense_is_422(served: Served, users: Any, says: str) -> None:
     code, answer = served.score(users)
@@ -262,13 +269,13 @@ def test_survives_a_promotion_and_a_stop_of_the_database_in_between(shop: Shop, 
     shop.server.stop()
     code, answer = served.score(shop.users[:5])
     assert code == 503
-    assert "away" in answer["error"]
+    assert answer["error"] == "the stream database is away"
     assert served.get("/healthz") == (200, {"status": "alive"})
     assert served.get("/readyz")[0] == 503
     state = served.until(lambda: (s := served.get("/status")[1])["model"]["is_stale"] and s)
     assert state["model"]["version"] == second.version  # the last good model stays loaded
-    assert state["model"]["problem"]
-    assert state["features"]["problem"]
+    assert state["model"]["problem"] == "the ledger's database is away"  # no address: that is in the log
+    assert state["features"]["problem"] == "the stream database is away"
 
     shop.server.ensure("ct")
     served.until(lambda: served.get("/readyz")[0] == 200)

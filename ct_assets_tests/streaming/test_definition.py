@@ -107,6 +107,7 @@ def test_errors_name_the_line_and_the_remedy(old: str, new: str, where: str, rem
         load_definition(write(tmp_path, DEFINITION.replace(old, new, 1)))
     assert where in str(caught.value)
     assert remedy in str(caught.value)
+    assert caught.value.exit_code == (1 if where.startswith("random.odcs.yaml") else 2)
 
 
 def test_no_file_and_a_rule_about_a_delivery(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ the watermark. Replaying twice changes nothing: what was accepted or was a repea
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
@@ -107,11 +108,30 @@ def letters(conn: psycopg.Connection, chosen: Chosen) -> list[DeadLetter]:
     return [DeadLetter(*row) for row in rows]
 
 
+def check_chosen(conn: psycopg.Connection, streams: Sequence[Stream], chosen: Chosen) -> None:
+    """Raises UsageError for a reason that does not exist, and for ids of no letter of these streams."""
+    _check_reason(chosen.reason)
+    rows = conn.execute(
+        "select dead_letter_id from stream.dead_letter where stream_id = any(%s) and dead_letter_id = any(%s)",
+        ([s.stream_id for s in streams], list(chosen.ids or ())),
+    ).fetchall()
+    missing = sorted(set(chosen.ids or ()) - {row[0] for row in rows})
+    if missing:
+        there = ", ".join(sorted({s.name for s in streams}))
+        raise UsageError(
+            f"no dead letter {', '.join(map(str, missing))} of {there}", hint="`ct dead-letter show` lists them"
+        )
+
+
+def _check_reason(reason: str | None) -> None:
+    if reason is not None and reason not in REASONS:
+        near = did_you_mean(reason, REASONS) or f"one of {', '.join(REASONS)}"
+        raise UsageError(f"there is no reason {reason!r}", hint=near)
+
+
 def _check(conn: psycopg.Connection, chosen: Chosen) -> None:
     found = summary(conn)
-    if chosen.reason is not None and chosen.reason not in REASONS:
-        near = did_you_mean(chosen.reason, REASONS) or f"one of {', '.join(REASONS)}"
-        raise UsageError(f"there is no reason {chosen.reason!r}", hint=near)
+    _check_reason(chosen.reason)
     for given, column in ((chosen.stream, "stream"), (chosen.reason, "reason")):
         known = sorted({str(row[column]) for row in found})
         if given is not None and given not in known:
