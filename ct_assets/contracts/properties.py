@@ -101,7 +101,7 @@ def read_property(item: Any, zone: Any, reader: Reader, clauses: list[Clause]) -
         raise reader.at(getattr(item, "line", 1), "a property needs a name", "add `name: my_column`")
     clauses += reader.known_keys(item, PROPERTY_KEYS, "property")
     name = str(item["name"])
-    custom = reader.custom(item, COLUMN_CUSTOM, clauses, name)
+    custom = reader.custom(item, (*COLUMN_CUSTOM, *_unit_of_time(item)), clauses, name)
     column = Column(
         name,
         line=item.line,
@@ -122,6 +122,13 @@ def read_property(item: Any, zone: Any, reader: Reader, clauses: list[Clause]) -
     if item.get("relationships"):
         prop.clause("relationships", "relationships", False, "another dataset is not at hand when a delivery is judged")
     return prop.column, prop.rules
+
+
+def _unit_of_time(item: Block) -> tuple[str, ...]:
+    """``unit``, where it says what an integer time counts (streams read it); a unit of anything else is documentation."""
+    customs = [c for c in item.get("customProperties") or () if isinstance(c, Block) and c.get("property") == "unit"]
+    is_ours = item.get("logicalType") == "integer" and any(c.get("value") in ("us", "ms", "s") for c in customs)
+    return ("unit",) if is_ours else ()
 
 
 def _example(item: Block) -> str:

@@ -270,3 +270,16 @@ def test_a_column_may_be_absent_unless_it_is_required(tmp_path: Path) -> None:
     for key in ("required", "primaryKey"):
         with pytest.raises(ContractError, match="and may be absent"):
             contract(tmp_path, f"{{name: b, {key}: true, {may}}}")
+
+
+def test_the_unit_of_an_integer_time_is_ours_and_any_other_unit_is_documentation(tmp_path: Path) -> None:
+    custom = "customProperties: [{property: unit, value: "
+    schema = contract(
+        tmp_path,
+        f"""{{name: at, logicalType: integer, {custom}ms}}]}}
+        {{name: weight, logicalType: integer, {custom}kg}}]}}
+        {{name: length, logicalType: number, {custom}s}}]}}""",
+    )
+    clauses = {c.where: c for c in schema.coverage.clauses if "unit" in c.text}
+    assert {name: c.enforced for name, c in clauses.items()} == {"at": True, "weight": False, "length": False}
+    assert clauses["weight"].why == "not one of ours"
