@@ -30,7 +30,7 @@ DEFINITION = click.option(
 JSON = click.option("--json", "as_json", is_flag=True, help="One JSON value on stdout.")
 _NEXT = {
     "nothing": "this version answers already: nothing to do",
-    "first": "no version answers yet: `ct stream run` makes the first",
+    "first": "no version answers yet: `ct stream run` makes the first, from the stored events where its topic was read already",
     "build": "`ct stream deploy` builds it from the stored events, compares and switches",
     "switch": "it is built already: `ct stream deploy` compares and switches",
     "new_stream": "what decides acceptance differs, so every event is judged again: `ct stream deploy` registers it, "

@@ -10,7 +10,7 @@ event is missed or counted twice, no worker restarts, and the old version stays 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -95,11 +95,15 @@ class Built:
 
 
 def build(
-    conn: psycopg.Connection, definition: Definition, stream: Stream | None = None, storage: Storage | None = None
+    conn: psycopg.Connection,
+    definition: Definition,
+    stream: Stream | None = None,
+    storage: Storage | None = None,
+    folding: Callable[[int], None] = lambda _: None,
 ) -> Built:
     """Make the version's table from the stored events and let commits write it from then on; it does not answer yet.
 
-    ``stream``: whose events (default: that of the version that answers). Killed in between, it is simply begun again.
+    ``stream``: whose events (default: that of the version that answers); ``folding`` is told how many are done. Killed in between, it is simply begun again.
     Only events that a window can still reach are folded. Raises UsageError when acceptance differs.
     """
     stream = stream or _stream_of(conn, definition)
@@ -115,23 +119,30 @@ def build(
     since = _reach(conn, table)
     with conn.transaction():
         version = _version(conn, stream)
-    folded = _fold(conn, table, stream, EventQuery(since=since, version=version), storage)
+    folded = _fold(conn, table, stream, EventQuery(since=since, version=version), storage, folding)
     with conn.transaction():
         started = time.monotonic()
         conn.execute(
             "select from stream.partition where stream_id = %s order by partition for no key update",
             (stream.stream_id,),
         )
-        rest = _fold(conn, table, stream, EventQuery(since=since, after=version), storage)
+        rest = _fold(conn, table, stream, EventQuery(since=since, after=version), storage, folding)
         conn.execute("update stream.definition set state = 'ready' where definition_id = %s", (table.definition_id,))
     return Built(table, folded + rest, rest, time.monotonic() - started)
 
 
-def register_elsewhere(conn: psycopg.Connection, stream: Stream, definition: Definition) -> OnlineTable:
-    """Register a version whose acceptance differs, over a stream of its own: a worker fills it from the topic."""
+def register_elsewhere(
+    conn: psycopg.Connection, stream: Stream, definition: Definition, storage: Storage | None = None
+) -> OnlineTable:
+    """Register a version over a stream of its own, to be filled by a worker from the topic; it does not answer yet.
+
+    When the stream has been read already (by another definition), the version is built from what is stored.
+    """
     with conn.transaction():
         conn.execute("select pg_advisory_xact_lock(%s)", (DDL_LOCK,))
-        return online.create(conn, stream, definition, "ready")
+        if not online.has_history(conn, stream):
+            return online.create(conn, stream, definition, "ready")
+    return build(conn, definition, stream, storage).table
 
 
 def _stream_of(conn: psycopg.Connection, definition: Definition) -> Stream:
@@ -171,8 +182,13 @@ def _version(conn: psycopg.Connection, stream: Stream) -> dict[int, tuple[int, i
     return {row[0]: (row[1], row[2]) for row in rows}
 
 
-def _fold(
-    conn: psycopg.Connection, table: OnlineTable, stream: Stream, query: EventQuery, storage: Storage | None
+def _fold(  # noqa: PLR0913 - what, of which events, from where
+    conn: psycopg.Connection,
+    table: OnlineTable,
+    stream: Stream,
+    query: EventQuery,
+    storage: Storage | None,
+    folding: Callable[[int], None],
 ) -> int:
     """Fold events into a table, so many at a time; how many."""
     import polars as pl
@@ -188,6 +204,7 @@ def _fold(
     for frame in event_frames(conn, stream, query, storage):
         waiting.append(frame)
         total += len(frame)
+        folding(total)
         if sum(map(len, waiting)) >= _ROWS_AT_ONCE:
             write()
     if waiting:

@@ -44,8 +44,10 @@ __all__ = [
     "create",
     "ensure",
     "garbage_limit",
+    "has_history",
     "publish_function",
     "read",
+    "standing",
     "table_of",
     "write_rows",
 ]
@@ -111,32 +113,79 @@ def table_name(definition: Definition, stream_id: int) -> str:
 def ensure(conn: psycopg.Connection, stream: Stream, definition: Definition) -> OnlineTable:
     """The table of this version; made, and made the one that answers, when the name is new. Idempotent.
 
-    Raises UsageError when another version of the name answers already and this one was never deployed: a changed
-    definition is replayed beside the old one first (``ct stream deploy``).
+    Raises UsageError when another version of the name answers already and this one was never deployed (a changed
+    definition is replayed beside the old one first: ``ct stream deploy``), and when a new table would lack events that
+    the stream holds (``registration`` builds it from them).
     """
     with conn.transaction():
         conn.execute("select pg_advisory_xact_lock(%s)", (_DDL_LOCK,))
-        found = conn.execute(
-            "select definition_id, state from stream.definition where stream_id = %s and hash = %s",
-            (stream.stream_id, definition.hash),
-        ).fetchone()
-        active = conn.execute("select definition_id from stream.active where name = %s", (definition.name,)).fetchone()
+        found, active = standing(conn, stream, definition)
         if found is None and active is not None:
-            raise UsageError(
-                f"another version of {definition.name} answers already, and {definition.path} was never deployed",
-                hint="`ct stream plan` shows what differs, `ct stream deploy` replays and switches",
-            )
+            raise _answered(conn, stream, definition, active)
         if found is not None and found[1] != "ready":
             hint = "wait for the deployment that builds it" if found[1] == "building" else "deploy it again"
             raise UsageError(f"this version of {definition.name} is {found[1]}", hint=hint)
         if found is not None:
-            return table_of(found[0], stream.stream_id, definition)
-        table = create(conn, stream, definition, "ready")
-        conn.execute(
-            "insert into stream.active (name, definition_id) values (%s, %s)", (definition.name, table.definition_id)
-        )
-        publish_function(conn, table)
+            table = table_of(found[0], stream.stream_id, definition)
+        elif has_history(conn, stream):
+            raise UsageError(
+                f"{definition.name} has no table yet, and stream {stream.name!r} holds events that it would lack",
+                hint="`ct stream run` with it builds it from them",
+            )
+        else:
+            table = create(conn, stream, definition, "ready")
+        if active is None:
+            conn.execute(
+                "insert into stream.active (name, definition_id) values (%s, %s)",
+                (definition.name, table.definition_id),
+            )
+            publish_function(conn, table)
         return table
+
+
+def standing(
+    conn: psycopg.Connection, stream: Stream, definition: Definition
+) -> tuple[tuple[int, str] | None, int | None]:
+    """(id and state of this version over this stream, id of the version that answers under its name)."""
+    found = conn.execute(
+        "select definition_id, state from stream.definition where stream_id = %s and hash = %s",
+        (stream.stream_id, definition.hash),
+    ).fetchone()
+    active = conn.execute("select definition_id from stream.active where name = %s", (definition.name,)).fetchone()
+    return found, active[0] if active else None
+
+
+def has_history(conn: psycopg.Connection, stream: Stream) -> bool:
+    """Whether a worker ever held a partition of the stream; if not, none can begin before this transaction ends.
+
+    A worker's first claim adds partitions, whose reference to the stream waits for this lock: so a version that is made
+    in the same transaction misses nothing. It is not taken when there are partitions: a commit holds theirs first.
+    """
+    query = "select exists (select from stream.partition where stream_id = %s)"
+    if conn.execute(query, (stream.stream_id,)).fetchone() == (False,):
+        conn.execute("select from stream.stream where stream_id = %s for update", (stream.stream_id,))
+    return conn.execute(query, (stream.stream_id,)).fetchone() == (True,)
+
+
+def _answered(conn: psycopg.Connection, stream: Stream, definition: Definition, active: int) -> UsageError:
+    """Why a version that was never deployed over this stream may not begin: another one answers."""
+    row = conn.execute(
+        """select d.hash, d.stream_id, s.source_kind || '://' || s.topic, s.topic = %s
+           from stream.definition d join stream.stream s using (stream_id) where d.definition_id = %s""",
+        (stream.topic, active),
+    ).fetchone()
+    assert row is not None
+    hash_, stream_id, topic, same = row
+    if hash_ != definition.hash or stream_id == stream.stream_id:
+        return UsageError(
+            f"another version of {definition.name} answers already, and {definition.path} was never deployed",
+            hint="`ct stream plan` shows what differs, `ct stream deploy` replays and switches",
+        )
+    was = ", as that topic was before it was made again" if same else ""
+    return UsageError(
+        f"{definition.name} answers on {topic}{was}; the source is another topic",
+        hint=f"`ct stream deploy --definition {definition.path} --source URL` says how to move it there",
+    )
 
 
 def create(conn: psycopg.Connection, stream: Stream, definition: Definition, state: str) -> OnlineTable:

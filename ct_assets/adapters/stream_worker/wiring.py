@@ -29,31 +29,32 @@ def open_worker(
 ) -> tuple[Worker, int, Callable[[], None]]:
     """A worker ready to run, the port of its metrics, and what closes the port and ends the housekeeping.
 
-    Registers the stream and each definition's version on first use (``ct stream deploy`` is for changing one that runs).
+    Registers the stream and each definition's version on first use, built from the stored events when there are any
+    (``ct stream deploy`` is for changing one that runs).
     """
     from ct_assets.adapters.crash import crash_at
     from ct_assets.adapters.events.formats import open_decoder
     from ct_assets.adapters.events.port import open_source
     from ct_assets.adapters.postgres.migrate import migrate
     from ct_assets.adapters.storage import open_storage
-    from ct_assets.adapters.stream import online, state
     from ct_assets.adapters.stream.housekeeping import Housekeeper, Rules
+    from ct_assets.adapters.stream.registration import Watcher, open_versions
 
     acceptance = definitions[0].acceptance
     decoder = open_decoder(settings, definitions[0], options["message_format"], options["unknown_schema"])
     url = url_for(settings, "stream")
     migrate(url)
+    crash, storage, beat = crash_at(settings.crash_at), open_storage(settings), _beat(options.get("heartbeat_fd"))
     with connect(url, autocommit=True) as conn:
         source = open_source(source_url, settings)
         try:
-            stream = state.open_stream(conn, definitions[0].schema.name, acceptance, source.identity())
+            identity = source.identity()
         finally:
             source.close()
-        tables = [online.ensure(conn, stream, definition) for definition in definitions]
+        stream, tables = open_versions(conn, definitions, identity, storage, Watcher(say, beat))
     liveness = Liveness(options["stall_seconds"])
     metrics = Metrics(stream.name, liveness)
     server = MetricsServer(metrics, options["metrics_port"])
-    crash, storage = crash_at(settings.crash_at), open_storage(settings)
     twin = None
     if settings.online_url is not None:
         from ct_assets.adapters.stream.redis_sync import Twin
@@ -69,7 +70,7 @@ def open_worker(
         decoder=decoder,
         metrics=metrics,
         say=say,
-        beat=_beat(options.get("heartbeat_fd")),
+        beat=beat,
         alarm=ledger_alarm(settings, definitions[0], say),
         crash=crash,
         twin=twin,

@@ -106,6 +106,7 @@ class World:
     folder: Path
     home: Path
     topic: str | None = None
+    definition: Path = DEFINITION
     started: list[subprocess.Popen[str]] = field(default_factory=list)
 
     @property
@@ -115,7 +116,7 @@ class World:
 
     def command(self, *more: str) -> list[str]:
         """`ct stream run` on this world."""
-        run = ["stream", "run", "--definition", str(DEFINITION), "--source", self.source]
+        run = ["stream", "run", "--definition", str(self.definition), "--source", self.source]
         return [sys.executable, "-m", "ct_assets.cli", *run, *more]
 
     def environ(self, **more: str) -> dict[str, str]:

@@ -1,0 +1,104 @@
+"""First contact of a definition with a topic: its stream and its version, built from the stored events if there are any.
+
+What goes here: what `ct stream run` needs before its first poll, and what `ct stream deploy` does for a name that nobody
+answers yet. What does not: the build itself (``deployment``), tables (``online``), switching (``versions``).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ct_assets.adapters.stream import deployment, online
+from ct_assets.adapters.stream.state import open_stream
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from ct_assets.adapters.events.port import SourceIdentity
+    from ct_assets.adapters.storage import Storage
+    from ct_assets.adapters.stream.online import OnlineTable
+    from ct_assets.adapters.stream.records import Stream
+    from ct_assets.streaming.definition import Definition
+
+_FIRST_LOCK = 7_236_014  # class of the advisory locks; the key is the definition's name
+_LOOK_SECONDS = 0.2
+_TOLD_EVERY = 5_000_000  # events
+
+
+@dataclass(frozen=True)
+class Watcher:
+    """Whom a build tells: people by ``say``, a supervisor that waits for a sign of life by ``beat``."""
+
+    say: Callable[[str], None] = lambda _: None
+    beat: Callable[[], None] = lambda: None
+    _told: list[int] = field(default_factory=lambda: [0])
+
+    def folded(self, events: int) -> None:
+        """So many events are folded by now."""
+        self.beat()
+        if events >= self._told[0] + _TOLD_EVERY:
+            self._told[0] = events
+            self.say(f"{events:,} events folded")
+
+
+def open_versions(
+    conn: psycopg.Connection,
+    definitions: Sequence[Definition],
+    identity: SourceIdentity,
+    storage: Storage | None = None,
+    watcher: Watcher | None = None,
+) -> tuple[Stream, list[OnlineTable]]:
+    """The stream of the definitions over a topic and each one's table; registered on first use. Idempotent.
+
+    A new name on a stream that holds events is built from them first, while other workers go on. Raises UsageError when
+    another version of a name answers; nothing is registered then.
+    """
+    with conn.transaction():  # a refusal leaves no empty stream behind
+        stream = open_stream(conn, definitions[0].schema.name, definitions[0].acceptance, identity)
+        for definition in definitions:
+            if not _is_to_build(conn, stream, definition):
+                online.ensure(conn, stream, definition)
+    return stream, [first_version(conn, stream, d, storage, watcher or Watcher()) for d in definitions]
+
+
+def first_version(
+    conn: psycopg.Connection, stream: Stream, definition: Definition, storage: Storage | None, watcher: Watcher
+) -> OnlineTable:
+    """The table of a definition that answers from now on, built from what is stored if it must be.
+
+    Two processes may call this at once: one builds, the other waits. One that was killed is begun again.
+    """
+    if not _is_to_build(conn, stream, definition):
+        return online.ensure(conn, stream, definition)
+    with _alone(conn, definition.name, watcher):
+        if _is_to_build(conn, stream, definition):
+            watcher.say(f"{definition.name} is new on {stream.name}, which holds events: building it from them ...")
+            built = deployment.build(conn, definition, stream, storage, watcher.folded)
+            watcher.say(f"{definition.name} is built: {built.events:,} events within reach of a window")
+        return online.ensure(conn, stream, definition)
+
+
+def _is_to_build(conn: psycopg.Connection, stream: Stream, definition: Definition) -> bool:
+    """Whether nobody answers under the name and the stream may hold events that its table lacks."""
+    found, active = online.standing(conn, stream, definition)
+    if active is not None:
+        return False
+    return online.has_history(conn, stream) if found is None else found[1] == "building"
+
+
+@contextmanager
+def _alone(conn: psycopg.Connection, name: str, watcher: Watcher) -> Iterator[None]:
+    """Hold the lock of a name on this session (it goes with the process)."""
+    key = (_FIRST_LOCK, name)
+    while conn.execute("select pg_try_advisory_lock(%s, hashtext(%s))", key).fetchone() != (True,):
+        watcher.beat()
+        time.sleep(_LOOK_SECONDS)
+    try:
+        yield
+    finally:
+        if not conn.closed:
+            conn.execute("select pg_advisory_unlock(%s, hashtext(%s))", key)
