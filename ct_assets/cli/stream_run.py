@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 )
 @click.option("--until-idle", is_flag=True, help="End when everything in the topic is committed.")
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 64), help="Processes that share it.")
-@click.option("--group", help="Consumer group; default ct-<name of the first definition>.")
+@click.option("--group", help="Consumer group; default one a stream, so that its workers share.")
 @click.option("--max-messages", default=100_000, show_default=True, type=click.IntRange(1), help="Largest batch.")
 @click.option("--metrics-port", default=0, show_default="a free one", type=click.IntRange(0, 65535))
 @click.option(

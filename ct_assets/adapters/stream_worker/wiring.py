@@ -6,6 +6,7 @@ What goes here: opening and closing them in order. What does not: any decision w
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from ct_assets.adapters.stream_worker.metrics import Liveness, Metrics, MetricsS
 from ct_assets.adapters.stream_worker.worker import Options, Wiring, Worker, own_name
 
 if TYPE_CHECKING:
+    from ct_assets.adapters.stream.records import Stream
     from ct_assets.settings import Settings
     from ct_assets.streaming.definition import Definition
 
@@ -83,12 +85,18 @@ def open_worker(
         housekeeper.close(last_turn=options["until_idle"])
 
     chosen = Options(
-        group=options.get("group") or f"ct-{definitions[0].name}",
+        group=options.get("group") or default_group(stream),
         owner=own_name(),
         max_messages=options["max_messages"],
         until_idle=options["until_idle"],
     )
     return Worker(wiring, chosen), server.port, close
+
+
+def default_group(stream: Stream) -> str:
+    """The consumer group of a stream, whatever definitions a worker names: all workers of a stream write all of them."""
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", stream.name)  # of a log it is a folder
+    return f"ct-{name}-{stream.acceptance.digest[:8]}"
 
 
 def _beat(pipe: int | None) -> Callable[[], None]:

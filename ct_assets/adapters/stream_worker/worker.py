@@ -36,6 +36,11 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 1.0  # how often lag, watermarks and heartbeats are looked at
 RETRY_SECONDS = 0.2
+_TWICE = 2
+_TAKEN = (
+    "another worker keeps taking partitions {partitions}; workers of a stream share its partitions only within one "
+    "consumer group, and this one's is {group}: give all of them the same --group, or none"
+)
 PATIENCE_SECONDS = 120.0  # how long database or broker may stay away before the worker gives up
 
 
@@ -106,6 +111,7 @@ class Worker:
         self._source: EventSource | None = None
         self._discarding = False  # closing a source after a failure: what it held is forgotten, not given back
         self._failing_since: float | None = None
+        self._fenced = 0  # how often another worker took what this one held
         self.summary = Summary()
 
     def stop(self, *_: object) -> None:
@@ -257,6 +263,10 @@ class Worker:
         self.summary.restarts += 1
         self._wiring.metrics.restarted()
         self._wiring.say(f"beginning again from the database after {type(error).__name__}: {_first_line(error)}")
+        if isinstance(error, state.Fenced):
+            self._fenced += 1
+            if self._fenced == _TWICE:  # once may be a hand-over that came late
+                self._wiring.say(_TAKEN.format(partitions=error.partitions, group=self._options.group))
         self._committer.recover()
         self._discarding = True
         self._close_source()

@@ -26,7 +26,7 @@ from ct_assets_tests.adapters.stream import worlds
 from ct_assets_tests.adapters.stream.stores import Store
 from ct_assets_tests.adapters.stream.test_online_values import assert_values, random_events, ready
 from ct_assets_tests.adapters.stream.worlds import START, H, M
-from ct_assets_tests.adapters.stream_worker.test_worker import ended, offsets, wait_until
+from ct_assets_tests.adapters.stream_worker.test_worker import ended, offsets, owners, wait_until
 from ct_assets_tests.adapters.stream_worker.world import DEFINITION, Truth, World, fill, sample, truth_of
 
 AGGREGATES = """aggregates:
@@ -120,6 +120,44 @@ def test_a_second_definition_begins_while_the_first_one_s_worker_goes_on(
         code, said = ended(worker, signal.SIGTERM)
         assert code == 0, said
     assert_late_values(world, truth, load_definition(path), online_url)
+
+
+def test_workers_of_two_definitions_share_the_partitions(
+    world: World, arrivals: Arrivals, truth: Truth, tmp_path: Path
+) -> None:
+    half = len(arrivals) // 2
+    fill(world.folder, arrivals, 0, half)
+    workers = [world.start("--no-supervise")]
+    wait_until(world, lambda conn: offsets(conn) == half)
+    path = second_of(tmp_path)
+    world.definition = path
+    workers.append(world.start("--no-supervise"))
+    wait_until(world, lambda conn: owners(conn) == 2)
+    fill(world.folder, arrivals, half)
+    wait_until(world, lambda conn: offsets(conn) == len(arrivals))
+    for worker in workers:
+        code, said = ended(worker, signal.SIGTERM)
+        assert code == 0, said
+        assert "beginning again" not in said
+    assert_late_values(world, truth, load_definition(path), None)
+
+
+def test_a_worker_in_another_group_is_told_once_why_it_loses_partitions(
+    world: World, arrivals: Arrivals, truth: Truth
+) -> None:
+    """Values stay right all the same: the fence lets one of them write."""
+    step = len(arrivals) // 25 + 1
+    fill(world.folder, arrivals, 0, step)
+    workers = [world.start("--no-supervise"), world.start("--no-supervise", "--group", "mine")]
+    for begin in range(step, len(arrivals), step):
+        end = min(begin + step, len(arrivals))
+        fill(world.folder, arrivals, begin, end)
+        wait_until(world, lambda conn, end=end: offsets(conn) == end)
+    said = [ended(worker, signal.SIGTERM)[1] for worker in workers]
+    told = [text.count("another worker keeps taking partitions") for text in said]
+    assert max(told) == 1, said
+    assert "one consumer group, and this one's is mine: give all of them the same --group" in said[1]
+    assert_late_values(world, truth, load_definition(DEFINITION), None)
 
 
 def answers(conn: psycopg.Connection, name: str) -> bool:
