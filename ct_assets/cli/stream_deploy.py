@@ -5,6 +5,8 @@ What goes here: options and printing. What does not: building and switching (``a
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +18,10 @@ from ct_assets.errors import CtError, UsageError
 if TYPE_CHECKING:
     import psycopg
 
+    from ct_assets.adapters.events.port import EventSource, SourceIdentity
     from ct_assets.adapters.stream.deployment import Plan
     from ct_assets.adapters.stream.online import OnlineTable
+    from ct_assets.adapters.stream.records import Stream
     from ct_assets.streaming.definition import Definition
 
 DEFINITION = click.option(
@@ -27,80 +31,125 @@ DEFINITION = click.option(
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="StreamAggregates file.",
 )
+SOURCE = click.option(
+    "--source", "source_url", help="kafka://HOST:PORT/TOPIC or log://DIR: another topic, or one that was made again."
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="One JSON value on stdout.")
 _NEXT = {
-    "nothing": "this version answers already: nothing to do",
+    "nothing": "this version answers already on {topic}: nothing to do (to move it to another topic name that: --source URL)",
     "first": "no version answers yet: `ct stream run` makes the first, from the stored events where its topic was read already",
     "build": "`ct stream deploy` builds it from the stored events, compares and switches",
     "switch": "it is built already: `ct stream deploy` compares and switches",
     "new_stream": "what decides acceptance differs, so every event is judged again: `ct stream deploy` registers it, "
     "`ct stream run` reads the topic from its beginning, a second `ct stream deploy` switches",
+    "new_topic": "it answers on {topic}; nothing is stored of the topic that was named: `ct stream deploy --source URL` "
+    "registers it there, `ct stream run --source URL` reads that topic, `ct stream deploy --source URL --yes` switches",
 }
 
 
 @click.command()
 @DEFINITION
+@SOURCE
 @JSON
-def plan(path: Path, as_json: bool) -> None:
+def plan(path: Path, source_url: str | None, as_json: bool) -> None:
     """Show what differs from the version that answers, and what a deployment would do. Changes nothing."""
     from ct_assets.adapters.stream import deployment
     from ct_assets.streaming.definition import load_definition
 
-    with _connection() as conn:
-        found = deployment.plan(conn, load_definition(path))
+    with _connection() as conn, _topic(source_url) as source:
+        found = deployment.plan(conn, load_definition(path), source.identity() if source else None)
     lines = [
         f"{found.name}: {(found.active_hash or 'none')[:12]} -> {found.hash[:12]}",
         *(f"  {c}" for c in found.changes),
     ]
-    emit(found.__dict__ | {"next": _NEXT[found.action]}, as_json, "\n".join([*lines, _NEXT[found.action]]))
+    emit(found.__dict__ | {"next": _next(found)}, as_json, "\n".join([*lines, _next(found)]))
 
 
 @click.command()
 @DEFINITION
+@SOURCE
+@click.option("--yes", is_flag=True, help="With --source: switch to the version over that topic.")
 @click.option("--back", is_flag=True, help="Go back to the version that answered before; no events are replayed.")
 @click.option("--no-switch", is_flag=True, help="Build and compare only.")
 @JSON
-def deploy(path: Path, back: bool, no_switch: bool, as_json: bool) -> None:
+def deploy(path: Path, source_url: str | None, as_json: bool, **choice: bool) -> None:
     """Build the version beside the one that answers, compare both, switch. Workers go on; readers see one or the other.
 
-    Values of aggregates that did not change must be equal in both versions, else nothing is switched (exit 1).
+    Values of aggregates that did not change must be equal in both versions, else nothing is switched (exit 1). With
+    --source the version is that of another topic, and --yes switches.
     """
-    from ct_assets.adapters.stream import deployment, versions
-    from ct_assets.cli.stream_sync import twins
     from ct_assets.streaming.definition import load_definition
 
     definition = load_definition(path)
-    with _connection() as conn:
-        if back:
-            hash_ = versions.previous(conn, definition.name)
-            if hash_ is None:
-                raise UsageError(
-                    f"no version of {definition.name} answered before", hint="`ct stream plan` shows where it stands"
-                )
-            active = versions.find_table(conn, definition.name).definition.hash
-            versions.switch(conn, definition.name, hash_, active)
-            emit(
-                {"name": definition.name, "from": active, "to": hash_},
-                as_json,
-                f"{definition.name}: back to {hash_[:12]}",
-            )
-            return
-        found = deployment.plan(conn, definition)
-        table = _made(conn, definition, found)
-        if table is None:
-            emit(found.__dict__, as_json, _NEXT[found.action])
-            return
-        report = _compared(conn, definition, table)
-        for twin in twins(conn, table.stream_id):  # readers of the new version find it in Redis at once
-            twin.sync(conn)
-        if not no_switch:
-            versions.switch(conn, definition.name, definition.hash, found.active_hash)
-        state = "built beside" if no_switch else "answers now"
-        emit(
-            report | {"name": definition.name, "hash": definition.hash, "switched": not no_switch},
-            as_json,
-            f"{definition.name}: {definition.hash[:12]} {state}",
-        )
+    with _connection() as conn, _topic(source_url) as source:
+        if choice["back"]:
+            report, text = _back(conn, definition.name)
+        else:
+            switching = not choice["no_switch"] and (source is None or choice["yes"])
+            report, text = _deployed(conn, definition, source, switching)
+    emit(report, as_json, text)
+
+
+def _back(conn: psycopg.Connection, name: str) -> tuple[dict[str, object], str]:
+    from ct_assets.adapters.stream import versions
+
+    to = versions.previous(conn, name)
+    if to is None:
+        raise UsageError(f"no version of {name} answered before", hint="`ct stream plan` shows where it stands")
+    active, hash_ = versions.find_table(conn, name).definition.hash, to.definition.hash
+    versions.switch(conn, name, hash_, active, to.stream_id)
+    return {"name": name, "from": active, "to": hash_, "stream_id": to.stream_id}, f"{name}: back to {hash_[:12]}"
+
+
+def _deployed(
+    conn: psycopg.Connection, definition: Definition, source: EventSource | None, switching: bool
+) -> tuple[dict[str, object], str]:
+    """What was done, for scripts and for people."""
+    from ct_assets.adapters.stream import deployment, versions
+    from ct_assets.cli.stream_sync import twins
+
+    identity = source.identity() if source else None
+    found = deployment.plan(conn, definition, identity)
+    table = _made(conn, definition, found, identity)
+    if table is None:
+        return dict(found.__dict__), _next(found)
+    report = _compared(conn, definition, table)
+    for twin in twins(conn, table.stream_id):  # readers of the new version find it in Redis at once
+        twin.sync(conn)
+    if switching:
+        versions.switch(conn, definition.name, definition.hash, found.active_hash, table.stream_id)
+    state = "answers now" if switching else "built beside"
+    if source is not None:
+        report["unread"] = unread = _unread(conn, table.stream_id, source)
+        state += f"; {unread:,} messages of the topic are not read yet"
+        state += "" if switching else f"; it answers on {found.topic} until you say --yes"
+    report |= {"name": definition.name, "hash": definition.hash, "switched": switching}
+    return report, f"{definition.name}: {definition.hash[:12]} {state}"
+
+
+def _unread(conn: psycopg.Connection, stream_id: int, source: EventSource) -> int:
+    """Offsets of the topic that no commit has passed yet."""
+    rows = conn.execute("select partition, next_offset from stream.partition where stream_id = %s", (stream_id,))
+    read = dict(rows.fetchall())
+    begins, ends = source.begin_offsets(), source.end_offsets()
+    return sum(max(0, end - max(read.get(p, 0), begins[p])) for p, end in ends.items())
+
+
+def _next(found: Plan) -> str:
+    return _NEXT[found.action].format(topic=found.topic)
+
+
+@contextmanager
+def _topic(url: str | None) -> Iterator[EventSource | None]:
+    from ct_assets.adapters.events.port import open_source
+    from ct_assets.settings import load
+
+    source = open_source(url, load()) if url else None
+    try:
+        yield source
+    finally:
+        if source is not None:
+            source.close()
 
 
 @click.command()
@@ -117,7 +166,7 @@ def retire(name: str, hash_: str, yes: bool, as_json: bool) -> None:
     from ct_assets.cli.stream_sync import twins
 
     with _connection() as conn:
-        table = versions.find_table(conn, name, hash_)
+        table = versions.find_table(conn, name, hash_, answering_first=False)
         full = table.definition.hash
         if any(v.is_active for v in versions.listed(conn, name) if v.definition_id == table.definition_id):
             raise UsageError(f"version {full[:12]} of {name} answers now", hint="switch to another first")
@@ -130,25 +179,41 @@ def retire(name: str, hash_: str, yes: bool, as_json: bool) -> None:
     emit({"name": name, "hash": full, "retired": yes}, as_json, f"{name}: the online table of {full[:12]} {done}")
 
 
-def _made(conn: psycopg.Connection, definition: Definition, found: Plan) -> OnlineTable | None:
+def _made(
+    conn: psycopg.Connection, definition: Definition, found: Plan, source: SourceIdentity | None
+) -> OnlineTable | None:
     """The version's table, ready; None when there is nothing to compare with or to switch to."""
     from ct_assets.adapters.storage import open_storage
-    from ct_assets.adapters.stream import deployment, state, versions
+    from ct_assets.adapters.stream import deployment, versions
     from ct_assets.settings import load
 
     if found.action in ("nothing", "first"):
         return None
+    stream = _stream(conn, definition, found, source)
     if found.action == "switch":
-        return versions.find_table(conn, definition.name, definition.hash)
-    if found.action == "new_stream":
-        old = state.find_stream(conn, versions.find_table(conn, definition.name).stream_id)
-        stream = state.open_stream_beside(conn, old, definition.acceptance)
-        deployment.register_elsewhere(conn, stream, definition)
-        return None
+        return versions.find_table(conn, definition.name, definition.hash, stream.stream_id if stream else None)
+    if stream is not None:
+        with working("replaying the stored events, if there are any"):
+            table = deployment.register_elsewhere(conn, stream, definition, open_storage(load()))
+        return table if found.action == "build" else None
     with working("replaying the stored events"):
         built = deployment.build(conn, definition, storage=open_storage(load()))
     say(f"{built.events} events folded; commits waited {built.locked_seconds * 1e3:.0f} ms")
     return built.table
+
+
+def _stream(
+    conn: psycopg.Connection, definition: Definition, found: Plan, source: SourceIdentity | None
+) -> Stream | None:
+    """Another stream than that of the version that answers, registered if need be; None: the same."""
+    from ct_assets.adapters.stream import state, versions
+
+    if source is not None:
+        return state.open_stream(conn, definition.schema.name, definition.acceptance, source)
+    if found.action != "new_stream":
+        return None
+    old = state.find_stream(conn, versions.find_table(conn, definition.name).stream_id)
+    return state.open_stream_beside(conn, old, definition.acceptance)
 
 
 def _compared(conn: psycopg.Connection, definition: Definition, table: OnlineTable) -> dict[str, object]:

@@ -171,7 +171,7 @@ class TopicRecreated(LostData):
         found = f"now it is {new_id}" if new_id else "now there is none of that name"
         super().__init__(
             f"the topic had the id {old_id}; {found}: no offset of the old one may be applied",
-            hint="deploy the definition as a new stream if the new topic is meant; otherwise mend the URL",
+            hint="`ct stream deploy --definition FILE --source URL` says how to move to the new topic; otherwise mend the URL",
         )
 
 

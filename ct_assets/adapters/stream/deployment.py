@@ -10,20 +10,21 @@ event is missed or counted twice, no worker restarts, and the old version stays 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ct_assets.adapters.stream import online
 from ct_assets.adapters.stream.chunks import EventQuery, event_frames
 from ct_assets.adapters.stream.online import OnlineTable
-from ct_assets.adapters.stream.state import Stream, find_stream, next_commit_id
-from ct_assets.adapters.stream.versions import DDL_LOCK, drop, listed, registered_table
+from ct_assets.adapters.stream.state import Stream, find_stream, next_commit_id, stream_over
+from ct_assets.adapters.stream.versions import DDL_LOCK, Version, drop, listed, registered_table
 from ct_assets.errors import UsageError
 
 if TYPE_CHECKING:
     import psycopg
 
+    from ct_assets.adapters.events.port import SourceIdentity
     from ct_assets.adapters.storage import Storage
     from ct_assets.streaming.definition import Definition
 
@@ -35,7 +36,8 @@ class Plan:
     """What deploying a definition would do. ``changes``: one line each; empty for ``nothing`` and ``first``.
 
     ``action``: nothing (this version answers), first (the name is new), build (from stored events), switch (built
-    already), new_stream (what decides acceptance differs: the topic must be judged again).
+    already), new_stream (what decides acceptance differs: the topic must be judged again), new_topic (nothing is stored
+    of the topic that was named). ``topic``: where the version that answers reads.
     """
 
     name: str
@@ -43,23 +45,43 @@ class Plan:
     action: str
     active_hash: str | None = None
     changes: tuple[str, ...] = ()
+    topic: str | None = None
 
 
-def plan(conn: psycopg.Connection, definition: Definition) -> Plan:
-    """Compare a definition with the version that answers; changes nothing."""
+def plan(conn: psycopg.Connection, definition: Definition, source: SourceIdentity | None = None) -> Plan:
+    """Compare a definition with the version that answers; changes nothing.
+
+    ``source``: the topic over which it shall answer (default: that of the version that answers).
+    """
     versions = listed(conn, definition.name)
     active = next((v for v in versions if v.is_active), None)
     if active is None:
         return Plan(definition.name, definition.hash, "first")
-    if active.hash == definition.hash:
-        return Plan(definition.name, definition.hash, "nothing", active.hash)
-    old = registered_table(conn, active.definition_id).definition
-    changes = tuple(_changes(old, definition))
-    if any(v.hash == definition.hash and v.state == "ready" for v in versions):
-        action = "switch"
+    old, stream = registered_table(conn, active.definition_id).definition, find_stream(conn, active.stream_id)
+    if source is None:
+        action = _action_here(versions, active, old, definition)
     else:
-        action = "build" if old.acceptance == definition.acceptance else "new_stream"
-    return Plan(definition.name, definition.hash, action, active.hash, changes)
+        action = _action_over(versions, stream_over(conn, definition.acceptance, source), definition)
+    changes = tuple(_changes(old, definition))
+    topic = f"{stream.source_kind}://{stream.topic}"
+    return Plan(definition.name, definition.hash, action, active.hash, changes, topic)
+
+
+def _action_here(versions: Sequence[Version], active: Version, old: Definition, definition: Definition) -> str:
+    if active.hash == definition.hash:
+        return "nothing"
+    if any(v.hash == definition.hash and v.state == "ready" for v in versions):
+        return "switch"
+    return "build" if old.acceptance == definition.acceptance else "new_stream"
+
+
+def _action_over(versions: Sequence[Version], stream: Stream | None, definition: Definition) -> str:
+    if stream is None:
+        return "new_topic"
+    there = [v for v in versions if (v.hash, v.stream_id, v.state) == (definition.hash, stream.stream_id, "ready")]
+    if not there:
+        return "build"
+    return "nothing" if any(v.is_active for v in there) else "switch"
 
 
 def _changes(old: Definition, new: Definition) -> Iterator[str]:

@@ -57,6 +57,7 @@ __all__ = [
     "open_stream_beside",
     "release",
     "replay_frames",
+    "stream_over",
 ]
 
 # Between the beginning and the end of a commit, in order; after the last one everything is there, before it nothing.
@@ -72,18 +73,29 @@ def open_stream(conn: psycopg.Connection, name: str, acceptance: Acceptance, ide
 
     A topic that was made again has another id and is therefore another stream; the source refuses the old offsets.
     """
-    key = (acceptance.digest, identity.cluster_id, identity.topic, identity.topic_id)
+    key = _key(acceptance, identity)
     conn.execute(
         """insert into stream.stream
                (name, acceptance, contract_digest, source_kind, acceptance_digest, cluster_id, topic, topic_id)
            values (%s, %s, %s, %s, %s, %s, %s, %s) on conflict do nothing""",
         (name, json.dumps(asdict(acceptance)), acceptance.contract_digest, identity.kind, *key),
     )
+    found = stream_over(conn, acceptance, identity)
+    assert found is not None
+    return found
+
+
+def stream_over(conn: psycopg.Connection, acceptance: Acceptance, identity: SourceIdentity) -> Stream | None:
+    """The stream of this acceptance over this topic if there is one; registers nothing."""
     row = conn.execute(
-        f"{_STREAM} where (acceptance_digest, cluster_id, topic, topic_id) = (%s, %s, %s, %s)".encode(), key
+        f"{_STREAM} where (acceptance_digest, cluster_id, topic, topic_id) = (%s, %s, %s, %s)".encode(),
+        _key(acceptance, identity),
     ).fetchone()
-    assert row is not None
-    return _stream(row)
+    return _stream(row) if row else None
+
+
+def _key(acceptance: Acceptance, identity: SourceIdentity) -> tuple[str, str, str, str]:
+    return acceptance.digest, identity.cluster_id, identity.topic, identity.topic_id
 
 
 def open_stream_beside(conn: psycopg.Connection, old: Stream, acceptance: Acceptance) -> Stream:

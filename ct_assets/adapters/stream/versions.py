@@ -51,14 +51,26 @@ def listed(conn: psycopg.Connection, name: str | None = None) -> list[Version]:
     return [Version(*row) for row in rows]
 
 
-def find_table(conn: psycopg.Connection, name: str, hash_: str | None = None) -> OnlineTable:
-    """The version that answers under a name, or the one of a hash (or its beginning). Raises UsageError."""
+def find_table(
+    conn: psycopg.Connection,
+    name: str,
+    hash_: str | None = None,
+    stream_id: int | None = None,
+    *,
+    answering_first: bool = True,
+) -> OnlineTable:
+    """The version that answers under a name, or the one of a hash (or its beginning). Raises UsageError.
+
+    One definition may be registered over several topics: of those the one of ``stream_id``, else the one that answers
+    (or does not, with ``answering_first`` False).
+    """
     row = conn.execute(
         """select d.definition_id, d.stream_id, d.document from stream.definition d
            left join stream.active a using (definition_id)
            where d.name = %s and d.state <> 'building' and (case when %s::text is null then a.name is not null else starts_with(d.hash, %s) end)
-           order by a.name is null, d.definition_id desc limit 1""",
-        (name, hash_, hash_ or ""),
+             and (%s::integer is null or d.stream_id = %s)
+           order by (a.name is null) = %s, d.definition_id desc limit 1""",
+        (name, hash_, hash_ or "", stream_id, stream_id, answering_first),
     ).fetchone()
     if row is None:
         names = sorted({v.name for v in listed(conn)})
@@ -102,10 +114,12 @@ def latest(conn: psycopg.Connection, table: OnlineTable) -> int | None:
     return row[0] if row else None
 
 
-def switch(conn: psycopg.Connection, name: str, to_hash: str, expected_hash: str | None) -> OnlineTable:
+def switch(
+    conn: psycopg.Connection, name: str, to_hash: str, expected_hash: str | None, stream_id: int | None = None
+) -> OnlineTable:
     """Let the version of ``to_hash`` answer, if ``expected_hash`` answers now; readers see the old one or the new one.
 
-    Going back is the same with the hashes exchanged. Raises :class:`SwitchRefused`.
+    ``stream_id`` says over which stream, when one definition is registered over several. Going back is the same with the hashes exchanged. Raises :class:`SwitchRefused`.
     """
     with conn.transaction():
         conn.execute("select pg_advisory_xact_lock(%s)", (DDL_LOCK,))
@@ -120,7 +134,7 @@ def switch(conn: psycopg.Connection, name: str, to_hash: str, expected_hash: str
                 f"{name} is answered by {_short(found)}, not by {_short(expected_hash)} as expected; nothing was changed",
                 hint="look at `ct stream plan` again: somebody else switched",
             )
-        table = find_table(conn, name, to_hash)
+        table = find_table(conn, name, to_hash, stream_id)
         state = conn.execute(
             "select state from stream.definition where definition_id = %s", (table.definition_id,)
         ).fetchone()
@@ -136,13 +150,10 @@ def switch(conn: psycopg.Connection, name: str, to_hash: str, expected_hash: str
     return table
 
 
-def previous(conn: psycopg.Connection, name: str) -> str | None:
-    """The hash of the version that answered before, to go back to."""
-    row = conn.execute(
-        "select d.hash from stream.active a join stream.definition d on d.definition_id = a.previous_id where a.name = %s",
-        (name,),
-    ).fetchone()
-    return row[0] if row else None
+def previous(conn: psycopg.Connection, name: str) -> OnlineTable | None:
+    """The version that answered before, to go back to."""
+    row = conn.execute("select previous_id from stream.active where name = %s", (name,)).fetchone()
+    return registered_table(conn, row[0]) if row and row[0] is not None else None
 
 
 def retire(conn: psycopg.Connection, name: str, hash_: str) -> None:
@@ -150,7 +161,7 @@ def retire(conn: psycopg.Connection, name: str, hash_: str) -> None:
 
     The partitions are locked for that moment: a commit that already knows the table would find it gone.
     """
-    table = find_table(conn, name, hash_)
+    table = find_table(conn, name, hash_, answering_first=False)
     with conn.transaction():
         conn.execute("select pg_advisory_xact_lock(%s)", (DDL_LOCK,))
         conn.execute(

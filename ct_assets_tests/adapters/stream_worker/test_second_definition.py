@@ -27,38 +27,13 @@ from ct_assets_tests.adapters.stream.stores import Store
 from ct_assets_tests.adapters.stream.test_online_values import assert_values, random_events, ready
 from ct_assets_tests.adapters.stream.worlds import START, H, M
 from ct_assets_tests.adapters.stream_worker.test_worker import ended, offsets, owners, wait_until
-from ct_assets_tests.adapters.stream_worker.world import DEFINITION, Truth, World, fill, sample, truth_of
+from ct_assets_tests.adapters.stream_worker.world import DEFINITION, Truth, World, fill
 
 AGGREGATES = """aggregates:
   - {name: clicks_30m, function: count, window: 30m, where: {event_type: click}}
   - {name: spend_2h, function: sum, column: amount, window: 2h}
   - {name: kinds_1h, function: count_distinct, column: event_type, window: 1h}
 """
-
-
-@pytest.fixture(params=["postgresql", "redis"])
-def online_url(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str | None:
-    """Each online store in turn, for workers and reads alike."""
-    url = request.getfixturevalue("redis_url") if request.param == "redis" else None
-    monkeypatch.setenv("CT_ONLINE_URL", url or "")
-    return url
-
-
-@pytest.fixture
-def world(pg_url: str, tmp_path: Path) -> Iterator[World]:
-    made = World(pg_url, tmp_path / "log", tmp_path / "home")
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
-def arrivals() -> Arrivals:
-    return sample()
-
-
-@pytest.fixture(scope="module")
-def truth(arrivals: Arrivals) -> Truth:
-    return truth_of(arrivals)
 
 
 def second_of(folder: Path) -> Path:
