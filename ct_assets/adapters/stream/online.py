@@ -170,9 +170,9 @@ def has_history(conn: psycopg.Connection, stream: Stream) -> bool:
 def _answered(conn: psycopg.Connection, stream: Stream, definition: Definition, active: int) -> UsageError:
     """Why a version that was never deployed over this stream may not begin: another one answers."""
     row = conn.execute(
-        """select d.hash, d.stream_id, s.source_kind || '://' || s.topic, s.topic = %s
+        """select d.hash, d.stream_id, s.source_kind || '://' || s.topic, (s.cluster_id, s.topic) = (%s, %s)
            from stream.definition d join stream.stream s using (stream_id) where d.definition_id = %s""",
-        (stream.topic, active),
+        (stream.cluster_id, stream.topic, active),
     ).fetchone()
     assert row is not None
     hash_, stream_id, topic, same = row

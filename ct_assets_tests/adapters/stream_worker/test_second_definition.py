@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -209,3 +210,16 @@ def test_a_refusal_registers_nothing(conn: psycopg.Connection, tmp_path: Path) -
     assert conn.execute("select count(*) from stream.stream").fetchone() == (1,)
     assert [v.name for v in versions.listed(conn)] == ["visits"]
     assert state.find_stream(conn, 1).topic == "visits"
+
+
+def test_a_topic_of_that_name_on_another_cluster_is_not_called_made_again(
+    conn: psycopg.Connection, tmp_path: Path
+) -> None:
+    writer, _ = given(conn, tmp_path)
+    first = worlds.definition(tmp_path / "first")
+    again, elsewhere = replace(worlds.identity(), topic_id="new"), replace(worlds.identity(), cluster_id="other")
+    with pytest.raises(UsageError, match="answers on log://visits, as that topic was before it was made again"):
+        open_versions(conn, [first], again)
+    with pytest.raises(UsageError, match="answers on log://visits; the source is another topic"):
+        open_versions(conn, [first], elsewhere)
+    assert conn.execute("select array_agg(stream_id) from stream.stream").fetchone() == ([writer.stream.stream_id],)
