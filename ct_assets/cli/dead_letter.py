@@ -52,17 +52,25 @@ def list_reasons(stream: str | None, as_json: bool) -> None:
 
 
 @dead_letter.command()
+@click.argument("numbers", type=ID, nargs=-1, metavar="[ID]...")
 @STREAM
 @REASON
-@click.option("--id", "ids", type=ID, multiple=True, help="One letter; may come several times.")
+@click.option("--id", "ids", type=ID, multiple=True, help="The same as ID.")
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="At most this many letters.")
 @JSON
-def show(stream: str | None, reason: str | None, ids: tuple[int, ...], limit: int, as_json: bool) -> None:
-    """Letters with their coordinates, what was wrong, and the bytes as they came."""
+def show(  # noqa: PLR0913 - one parameter an option
+    numbers: tuple[int, ...],
+    stream: str | None,
+    reason: str | None,
+    ids: tuple[int, ...],
+    limit: int,
+    as_json: bool,
+) -> None:
+    """Letters (all, or those of the IDs) with their coordinates, what was wrong, and the bytes as they came."""
     from ct_assets.adapters.stream import dead_letters
 
     with _connection() as conn:
-        found = dead_letters.letters(conn, dead_letters.Chosen(stream, reason, ids or None, limit=limit))
+        found = dead_letters.letters(conn, dead_letters.Chosen(stream, reason, (*numbers, *ids) or None, limit=limit))
     for letter in found:
         value = dead_letters.as_json(letter)
         place = f"{letter.topic}/{letter.partition}@{letter.offset}"

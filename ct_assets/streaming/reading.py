@@ -63,17 +63,18 @@ def read_definition(path: Path) -> Definition:
             raw, "entity", f"the entity {entity.name} is a {entity.type}", "a string or an integer identifies an entity"
         )
     acceptance = _acceptance(raw, walk, schema, (str(source["event_id"]), str(source["event_time"]), entity.name, unit))
+    aggregates = read_aggregates(raw, schema, acceptance, walk)
     return Definition(
         name=name,
         entity=entity.name,
         acceptance=acceptance,
-        aggregates=read_aggregates(raw, schema, acceptance, walk),
+        aggregates=aggregates,
         ttl_us=walk.duration(raw, "ttl", least=1),
         freshness_us=walk.duration(raw, "freshness", least=1) if raw.get("freshness") is not None else None,
         on_stale=walk.choice(raw, "on_stale", ("flag", "null")),
         schema=schema,
         path=path,
-        emit_hop_us=_emit(raw, walk),
+        emit_hop_us=_emit(raw, walk, max(a.window_us for a in aggregates)),
         contract_path=contract_path,
         description=str(raw.get("description") or ""),
     )
@@ -170,11 +171,15 @@ def _acceptance(raw: Block, walk: Walk, schema: DatasetSchema, names: tuple[str,
     )
 
 
-def _emit(raw: Block, walk: Walk) -> int | None:
+def _emit(raw: Block, walk: Walk, longest_us: int) -> int | None:
     emit = raw.get("emit")
     if emit is None:
         return None
     if not isinstance(emit, Block):
         raise walk.error(raw, "emit", f"emit is {emit!r}", "for example `emit: {hop: 10s}`")
     walk.known(emit, ("hop",), "emit")
-    return walk.duration(emit, "hop", least=1)
+    hop = walk.duration(emit, "hop", least=1)
+    if hop > longest_us:
+        hint = "events between two windows would be in no row: a hop is at most as long as the longest window"
+        raise walk.error(emit, "hop", f"the hop {emit['hop']} is longer than every window", hint)
+    return hop

@@ -127,6 +127,8 @@ def test_dead_letters_listed_shown_and_replayed(folder: Path) -> None:
     assert (row["stream"], row["reason"], row["letters"], row["came_back"]) == ("visits", "poison", 1, 0)
     (shown,) = as_json(dead_letter, "show", "--reason", "poison")
     assert (shown["partition"], shown["offset"], shown["raw"]) == (0, 9, "{")
+    number = str(shown["dead_letter_id"])
+    assert as_json(dead_letter, "show", number) == as_json(dead_letter, "show", "--id", number) == [shown]
     (again,) = as_json(dead_letter, "replay", "--definition", str(folder / "old/visits.yaml"), code=1)
     assert again["outcomes"] == {"poison": 1}
     assert "visits/0@9  poison: no JSON (replayed: poison)" in run(dead_letter, "show").stdout
@@ -156,6 +158,7 @@ def test_status_of_nothing(pg_url: str, ct_home: Path, monkeypatch: pytest.Monke
 def test_letters_that_are_not_there_are_said_to_be_so(folder: Path) -> None:
     for arguments, message in (
         (("--id", "99"), "no dead letter 99"),
+        (("99",), "no dead letter 99"),
         (("--reason", "posion"), "did you mean 'poison'"),
         (("--stream", "visit"), "did you mean 'visits'"),
     ):

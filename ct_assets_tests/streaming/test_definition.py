@@ -96,6 +96,7 @@ ERRORS = [
     ("name: n,", "name: event_timestamp,", "random.yaml:10:", "a row of answers has fields of its own"),
     ("name: n,", "name: N-1,", "random.yaml:10:", "a lower-case letter"),
     ("ttl: 30d", "ttl: 30d\ndedup_horizon: 5s", "random.yaml:9:", "remembered at least as long"),
+    ("ttl: 30d", "ttl: 30d\nemit: {hop: 301s}", "random.yaml:9:", "events between two windows would be in no row"),
     ("ttl: 30d", "ttl: 30d\non_stale: ignore", "random.yaml:9:", "one of: flag, null"),
 ]
 
