@@ -164,7 +164,7 @@ def test_case_14_and_27_on_a_broker_that_stamps_the_arrival(pg_url: str, kafka_u
         event(now - 5 * SECOND, user=3),
         event(now - 25 * SECOND, user=1),
     ]
-    engine = Live("kafka", 1, pg_url, kafka_url)
+    engine = Live("kafka", 1, url=pg_url, broker=kafka_url)
     rows, dead = engine(Case(tmp_path), sent, [(1, now), (2, now + 5 * MINUTE), (3, now)])
     assert ([row["n"] for row in rows], dead) == ([2, 1, 1], [(1, "future")])
 
