@@ -96,9 +96,13 @@ class Acceptor:
         partition, time = messages.partition[index], frame[self.acceptance.event_time].to_physical().to_numpy()
         prints = fingerprints(frame, self.acceptance.event_id)
         kept, known = np.zeros(len(index), np.bool_), np.zeros(len(index), np.int64)
-        for p in np.unique(messages.partition).tolist():
+        partitions = messages.partitions()
+        for p in partitions:
             rows = np.flatnonzero(partition == p)
-            run = _Run.of(time[rows], append[index[rows]], prints.at(rows))
+            if len(partitions) == 1:  # nothing need be copied
+                run = _Run.of(time, append[index], prints)
+            else:
+                run = _Run.of(time[rows], append[index[rows]], prints.at(rows))
             self._judge(self._partitions.setdefault(p, _Partition()), run)
             kept[rows], known[rows] = run.verdict == ACCEPTED, run.known_at
             self._report(out, p, run, index[rows])

@@ -180,7 +180,7 @@ class JsonDecoder:
     def _layouts(self, messages: Messages, open_: npt.NDArray[np.bool_]) -> list[pl.DataFrame]:
         """Frames of the open messages that share a layout, block by block; they are closed in ``open_``."""
         rows = np.flatnonzero(open_)
-        few = 2 * len(rows) < len(messages)  # the scanner reads a buffer whole
+        few = not messages.packed or 2 * len(rows) < len(messages)  # the scanner reads a buffer whole
         left = messages.take(rows) if few else messages
         still = np.ones(len(left), np.bool_) if few else open_
         parts: list[pl.DataFrame] = []

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -21,10 +22,12 @@ NEWLINE = b"\n"
 
 @dataclass
 class Messages:
-    """``data`` holds the payloads, each followed by one newline byte; the arrays have one element a message.
+    """``data`` holds the payloads in order; the arrays have one element a message.
 
     ``start``/``length``: where a payload lies in ``data`` (length -1: a tombstone, a message without value);
-    ``partition``/``offset``: ascending offsets within a partition; ``append_time``: microseconds UTC, -1 when absent.
+    ``partition``/``offset``: ascending offsets within a partition; ``append_time``: microseconds UTC, -1 when absent;
+    ``packed``: one newline byte and nothing else between two payloads and behind the last one. Otherwise any bytes lie
+    there, at least one behind each payload.
     """
 
     data: Buffer
@@ -33,6 +36,7 @@ class Messages:
     partition: I32
     offset: I64
     append_time: I64
+    packed: bool = True
 
     def __len__(self) -> int:
         """How many messages, tombstones included."""
@@ -54,11 +58,13 @@ class Messages:
     ) -> Messages:
         """From payloads (None: tombstone); offsets count from 0 and append times are absent unless given."""
         n = len(values)
-        length = np.fromiter((ABSENT if v is None else len(v) for v in values), np.int64, n)
-        start = _starts(length)
+        if None in values:
+            length = np.fromiter((ABSENT if v is None else len(v) for v in values), np.int64, n)
+        else:
+            length = np.fromiter(map(len, cast("Sequence[bytes]", values)), np.int64, n)
         return cls(
-            data=b"".join(v + NEWLINE for v in values if v is not None),
-            start=start,
+            data=NEWLINE.join([*(v for v in values if v is not None), b""]),
+            start=_starts(length),
             length=length,
             partition=np.broadcast_to(np.asarray(partition, np.int32), n).copy(),
             offset=np.arange(n, dtype=np.int64) if offset is None else np.asarray(offset, np.int64).reshape(n),
@@ -82,6 +88,15 @@ class Messages:
             np.full(n, ABSENT, np.int64),
         )
 
+    def partitions(self) -> list[int]:
+        """The partitions in the batch, ascending."""
+        return np.flatnonzero(np.bincount(self.partition)).tolist()
+
+    def last_of_each(self) -> dict[int, int]:
+        """Of each partition in the batch the index of its last message."""
+        backwards = self.partition[::-1]
+        return {p: len(backwards) - 1 - int(np.argmax(backwards == p)) for p in self.partitions()}
+
     def payload(self, index: int) -> bytes | None:
         """The bytes of one message; None for a tombstone."""
         length = int(self.length[index])
@@ -93,15 +108,13 @@ class Messages:
     def take(self, indices: npt.ArrayLike) -> Messages:
         """The messages at these positions, in that order, in a buffer of their own."""
         where = np.asarray(indices, np.int64)
-        if len(where) == len(self) and np.array_equal(where, np.arange(len(self))):
+        if self.packed and len(where) == len(self) and np.array_equal(where, np.arange(len(self))):
             return self
         length = self.length[where]
-        size = np.maximum(length, -1) + 1  # with the newline; nothing for a tombstone
-        start = _starts(length)
-        total = int(size.sum())
-        picked = np.repeat(self.start[where] - start, size) + np.arange(total)
-        data = np.frombuffer(self.data, np.uint8)[picked].tobytes()
-        return Messages(data, start, length, self.partition[where], self.offset[where], self.append_time[where])
+        data = _packed(np.frombuffer(self.data, np.uint8), self.start[where], length)
+        return Messages(
+            data, _starts(length), length, self.partition[where], self.offset[where], self.append_time[where]
+        )
 
     def slice(self, begin: int, end: int) -> Messages:
         """The messages [begin, end), in a buffer of their own."""
@@ -120,6 +133,7 @@ class Messages:
             self.partition[here],
             self.offset[here],
             self.append_time[here],
+            self.packed,
         )
 
     @classmethod
@@ -138,6 +152,7 @@ class Messages:
             partition=np.concatenate([p.partition for p in parts]),
             offset=np.concatenate([p.offset for p in parts]),
             append_time=np.concatenate([p.append_time for p in parts]),
+            packed=all(p.packed for p in parts),
         )
 
 
@@ -146,3 +161,32 @@ def _starts(length: I64) -> I64:
     start = np.zeros(len(length), np.int64)
     np.cumsum(length[:-1] + 1, out=start[1:])  # a tombstone has length -1: it takes nothing
     return start
+
+
+def _packed(data: npt.NDArray[np.uint8], start: I64, length: I64) -> Buffer:
+    """The payloads at these places, each followed by a newline; nothing for a tombstone."""
+    there = length >= 0
+    if not there.all():
+        start, length = start[there], length[there]
+    if not len(start):
+        return b""
+    ends = start + length + 1
+    if (start[1:] >= ends[:-1]).all():
+        out = _taken(data, start, ends)
+    else:
+        out = data[np.repeat(start - _starts(length), length + 1) + np.arange(int((length + 1).sum()))]
+    out[np.cumsum(length + 1) - 1] = ord(NEWLINE)
+    return out.data
+
+
+def _taken(data: npt.NDArray[np.uint8], start: I64, end: I64) -> npt.NDArray[np.uint8]:
+    """The pieces [start, end) end to end, which ascend: Arrow takes every second of the values between all the bounds."""
+    import pyarrow as pa
+
+    bounds = np.empty(2 * len(start), np.int64)
+    bounds[0::2], bounds[1::2] = start, end
+    buffers = [None, pa.py_buffer(bounds), pa.py_buffer(data)]
+    pieces = pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(bounds) - 1, buffers)
+    taken = pieces.take(pa.array(np.arange(0, len(bounds) - 1, 2))).buffers()[2]
+    out = np.frombuffer(taken, np.uint8)[: int((end - start).sum())]
+    return out if out.flags.writeable else out.copy()

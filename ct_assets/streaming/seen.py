@@ -99,32 +99,28 @@ class Seen:
             _items(self.slots)[slots[known]] = _items(entries[known])
             entries, slots = entries[~known], slots[~known]
         if (self.used + len(entries)) * 3 > len(self.slots) * 2:
-            self._rebuild(len(entries), forget_before)
-            slots = ~self._home(entries)
-        self._insert(entries, ~slots)
-
-    def _home(self, entries: U64) -> I64:
-        return (entries[:, 0] & np.uint64(len(self.slots) - 1)).astype(np.int64)
+            self._rebuild(entries, forget_before)
+        else:
+            self._insert(entries, ~slots)
 
     def _insert(self, entries: U64, at: I64) -> None:
-        """Distinct keys that are not in the table, each from where its search ended."""
+        """Distinct keys that are not in the table, each from where its search ended: a free slot."""
         items, keys, mask = _items(self.slots), self.keys, len(self.slots) - 1
         self.used += len(entries)
-        while len(entries):
-            free = keys[at] == 0
-            if free.all():
-                items[at] = _items(entries)  # several may want one slot: the last one has it
-            else:
-                items[at[free]] = _items(entries[free])
-            lost = np.flatnonzero(keys[at] != entries[:, 0])
+        items[at] = _items(entries)  # several may want one slot: the last one has it
+        while len(lost := np.flatnonzero(keys[at] != entries[:, 0])):
             entries, at = entries[lost], (at[lost] + 1) & mask
+            free = keys[at] == 0
+            items[at[free]] = _items(entries[free])
 
-    def _rebuild(self, more: int, forget_before: int) -> None:
+    def _rebuild(self, entries: U64, forget_before: int) -> None:
+        """A table of what is still remembered and of ``entries``."""
         kept = self.slots[(self.keys != 0) & (self.slots[:, 2].view(np.int64) >= forget_before)]
+        entries = np.concatenate([kept, entries])
         # a third full at most: rebuilding moves fewer entries than have come since the last time
-        size = max(SMALLEST, 1 << (3 * (len(kept) + more) - 1).bit_length())
+        size = max(SMALLEST, 1 << (3 * len(entries) - 1).bit_length())
         self.slots, self.used = np.zeros((size, 3), np.uint64), 0
-        self._insert(kept, self._home(kept))
+        self._insert(entries, (entries[:, 0] & np.uint64(size - 1)).astype(np.int64))
 
 
 def _items(rows: U64) -> npt.NDArray[np.void]:

@@ -24,7 +24,7 @@ from ct_assets.streaming import oracle
 from ct_assets.streaming.accept import Acceptor
 from ct_assets.streaming.decode import JsonDecoder
 from ct_assets.streaming.definition import FUNCTIONS, Aggregate, Definition, load_definition
-from ct_assets.streaming.messages import Messages
+from ct_assets.streaming.messages import ABSENT, Messages
 from ct_assets.streaming.windows import evaluate
 
 SECOND = 1_000_000
@@ -319,3 +319,17 @@ def check_values(definition: Definition, events: pl.DataFrame, accepted: list[or
         ]
         got = values.to_dicts()
         assert got == want, (as_known is not None, [x for x in zip(asked, got, want, strict=True) if x[1] != x[2]])
+
+
+def apart(values: list[bytes | None], between: bytes) -> Messages:
+    """The payloads with foreign bytes before, between and behind them; a tombstone stands where the last one began."""
+    data, start = between, []
+    for value in values:
+        start.append(len(data))
+        data += b"" if value is None else value + between
+    length = np.array([ABSENT if value is None else len(value) for value in values], np.int64)
+    n = len(values)
+    times = np.arange(n, dtype=np.int64) * 7
+    return Messages(
+        data, np.array(start, np.int64), length, np.arange(n, dtype=np.int32) % 3, np.arange(n), times, packed=False
+    )

@@ -23,16 +23,18 @@ from ct_assets.streaming.decode import JsonDecoder
 from ct_assets.streaming.messages import Messages
 from ct_assets.streaming.text import PAD, Bytes, decimals, integers, timestamps
 from ct_assets.streaming.times import NotATime, microseconds
-from ct_assets_tests.streaming.random_streams import base_definition, payload, random_event
+from ct_assets_tests.streaming.random_streams import apart, base_definition, payload, random_event
 
 DEFINITION = base_definition()
 NEVER = 10**9
 
 
 def decode(values: list[bytes | None], scan_from: int, definition: Any = DEFINITION) -> tuple[list[Any], list[Any]]:
-    found = JsonDecoder(definition.schema, definition.acceptance, scan_from=scan_from).decode(
-        Messages.from_values(values)
-    )
+    return decoded(Messages.from_values(values), scan_from, definition)
+
+
+def decoded(messages: Messages, scan_from: int, definition: Any = DEFINITION) -> tuple[list[Any], list[Any]]:
+    found = JsonDecoder(definition.schema, definition.acceptance, scan_from=scan_from).decode(messages)
     return list(found.frame.iter_rows()), [(d.index, d.reason) for d in found.dead]
 
 
@@ -61,7 +63,9 @@ def test_the_scanner_equals_the_exact_reader_on_damaged_messages(seed: int) -> N
             random_event(rng, number, 1_767_225_600_000_000 + rng.randrange(10**12), True), rng if seed % 2 else None
         )
         values.append(damaged(raw, rng) if rng.random() < 0.6 else raw)
-    assert decode(values, 1) == decode(values, NEVER)
+    expected = decode(values, NEVER)
+    assert decode(values, 1) == expected
+    assert decoded(apart(values, rng.choice([b"\n", b'"\xff\\', b"\x00" * 9])), 1) == expected
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -197,8 +198,8 @@ class KafkaSource:
         messages = self._without_gone(self._take(self._consumer, max_messages, timeout_s))
         if self._failed is not None and not len(messages):
             raise self._failed
-        for p in np.unique(messages.partition).tolist():
-            self._next[p] = int(messages.offset[messages.partition == p][-1]) + 1
+        for p, index in messages.last_of_each().items():
+            self._next[p] = int(messages.offset[index]) + 1
         return messages if len(messages) else Messages.empty()
 
     def _watch_identity(self) -> None:
@@ -210,30 +211,37 @@ class KafkaSource:
 
     def _take(self, consumer: Consumer, max_messages: int, timeout_s: float) -> Messages:
         """Wait for one message, then take what else is there: waiting for a full batch would cost the first its time."""
+        from confluent_kafka import Message
+
         found = consumer.consume(1, timeout_s)
         if found and max_messages > 1:
             found += consumer.consume(min(max_messages - 1, 1_000_000), 0)
-        good = [message for message in found if message.error() is None]
-        if len(good) < len(found):
+        if any(map(Message.error, found)):
             for message in found:
                 self._if_event(message)
-        return self._gathered(good)
+            found = [message for message in found if message.error() is None]
+        return self._gathered(found)
 
     def _gathered(self, found: list[Message]) -> Messages:
+        """One array a field; ``map`` over the class's own functions takes half as long as a comprehension."""
+        from confluent_kafka import Message
+
         from ct_assets.streaming.messages import ABSENT, Messages
 
         if not found:
             return Messages.empty()
-        stamps = np.array([message.timestamp() for message in found], np.int64)
+        n = len(found)
+        stamps = np.fromiter(chain.from_iterable(map(Message.timestamp, found)), np.int64, 2 * n).reshape(n, 2)
         stamped = stamps[:, 0] == 2  # TIMESTAMP_LOG_APPEND_TIME: the broker's; anything else is the producer's clock
-        for p, message in {message.partition(): message for message in found}.items():
-            self._saw_epoch(p, message.leader_epoch())
-        return Messages.from_values(
-            [message.value() for message in found],
-            np.fromiter((message.partition() for message in found), np.int32, len(found)),
-            np.fromiter((message.offset() for message in found), np.int64, len(found)),
+        messages = Messages.from_values(
+            list(map(Message.value, found)),
+            np.fromiter(map(Message.partition, found), np.int32, n),
+            np.fromiter(map(Message.offset, found), np.int64, n),
             np.where(stamped, stamps[:, 1] * 1000, ABSENT),
         )
+        for p, index in messages.last_of_each().items():
+            self._saw_epoch(p, found[index].leader_epoch())
+        return messages
 
     def _saw_epoch(self, partition: int | None, epoch: int | None) -> None:
         if partition in self._next and epoch is not None and epoch >= 0:

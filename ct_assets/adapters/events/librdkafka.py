@@ -67,7 +67,7 @@ class Library:
 
     def words(self, addresses: np.ndarray, field: int) -> np.ndarray:
         """The 8-byte word ``field`` of every struct at ``addresses`` (int64, multiples of 8)."""
-        return self._memory[(addresses >> 3) + (field - 1)]
+        return self._memory.take((addresses >> 3) + (field - 1))
 
     def client_of(self, consumer: Consumer, client_id: str) -> int:
         """Address of the ``rd_kafka_t`` behind ``consumer``. Raises :class:`Unsupported` unless it answers to its name."""

@@ -73,6 +73,16 @@ def compact(
     return total
 
 
+def waiting_bytes(conn: psycopg.Connection, stream: Stream) -> int:
+    """How much of the stream lies in the table of chunks."""
+    row = conn.execute(
+        "select coalesce(sum(bytes), 0)::bigint from stream.chunk where stream_id = %s and location is null",
+        (stream.stream_id,),
+    ).fetchone()
+    assert row is not None
+    return row[0]
+
+
 def remove_before(conn: psycopg.Connection, stream: Stream, before_us: int) -> int:
     """Retention: remove chunks whose events are all before ``before_us`` and that no recovery needs; events removed.
 
@@ -182,5 +192,7 @@ def _exchange(conn: psycopg.Connection, run: _Run, location: str, data: bytes) -
 
 def _parquet(frame: pl.DataFrame) -> bytes:
     out = io.BytesIO()
-    frame.write_parquet(out, compression="zstd", statistics=True)
+    frame.write_parquet(
+        out, compression="zstd", compression_level=1, statistics=True
+    )  # level 3: 5 % less, a fifth dearer
     return out.getvalue()

@@ -138,8 +138,8 @@ class Session:
 
 def _ends(messages: Messages) -> tuple[list[int], list[int]]:
     """Each partition in the batch and the last offset read of it."""
-    partitions = np.unique(messages.partition)
-    return partitions.tolist(), [int(messages.offset[messages.partition == p].max()) for p in partitions]
+    last = messages.last_of_each()
+    return list(last), [int(messages.offset[index]) for index in last.values()]
 
 
 def _last_append(messages: Messages) -> dict[int, int]:

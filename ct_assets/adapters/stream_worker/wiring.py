@@ -77,20 +77,22 @@ def open_worker(
         crash=crash,
         twin=twin,
     )
-    rules = Rules(retention_days=settings.stream_retention_days)
-    housekeeper = Housekeeper(url, stream, storage, say, rules)
-
-    def close() -> None:
-        server.close()
-        housekeeper.close(last_turn=options["until_idle"])
-
     chosen = Options(
         group=options.get("group") or default_group(stream),
         owner=own_name(),
         max_messages=options["max_messages"],
         until_idle=options["until_idle"],
     )
-    return Worker(wiring, chosen), server.port, close
+    worker = Worker(wiring, chosen)
+    rules = Rules(retention_days=settings.stream_retention_days)
+    far = 10 * chosen.max_messages
+    housekeeper = Housekeeper(url, stream, storage, say, rules, catching_up=lambda: worker.lag > far)
+
+    def close() -> None:
+        server.close()
+        housekeeper.close(last_turn=options["until_idle"])
+
+    return worker, server.port, close
 
 
 def default_group(stream: Stream) -> str:

@@ -283,6 +283,23 @@ def test_the_thread_works_and_a_failure_does_not_end_it(
     assert len(stored(conn, writer, storage)) == len(events)
 
 
+def test_compaction_waits_while_a_worker_catches_up(
+    conn, pg_url: str, tmp_path: Path, storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until the chunks take too much room; then it moves them all the same."""
+    writer, _, events = filled(conn, tmp_path)
+    rules = Rules(small_files_after=dt.timedelta(days=-1))  # small files at once
+    keeper = Housekeeper(pg_url, writer.stream, storage, lambda _: None, rules, catching_up=lambda: True)
+    inside = compaction.waiting_bytes(conn, writer.stream)
+    assert inside > 0
+    keeper.close(last_turn=True)
+    assert compaction.waiting_bytes(conn, writer.stream) == inside
+    monkeypatch.setattr(housekeeping, "MOST_WAITING", inside)
+    keeper.close(last_turn=True)
+    assert compaction.waiting_bytes(conn, writer.stream) < inside
+    assert len(stored(conn, writer, storage)) == len(events)
+
+
 def test_commits_reads_and_housekeeping_at_once(
     conn, pg_url: str, tmp_path: Path, storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
