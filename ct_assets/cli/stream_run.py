@@ -124,19 +124,44 @@ def as_child(work: Callable[[], Summary], supervised: bool) -> Summary:
         raise click.exceptions.Exit(CRASHED) from None
 
 
+class Terminator:
+    """What SIGTERM does to this process: before a worker is there it ends at once with 0, then it ends the worker.
+
+    Without a handler the signal's own action ends the process with 143 instead of 0, as a failure to whoever started
+    it: while the database is opened and a new version is built (nothing is in hand, an open transaction is undone), and
+    for the tenth of a second or more in which Python, its own handlers gone, frees what the worker remembered.
+    """
+
+    def __init__(self) -> None:
+        """From now on."""
+        self.worker: Worker | None = None
+        signal.signal(signal.SIGTERM, self)
+
+    def __call__(self, *_: object) -> None:
+        """The signal came."""
+        if self.worker is None:
+            raise SystemExit(0)  # no Exception: nothing on the way takes it for a failure
+        self.worker.stop()
+
+    def over(self) -> None:
+        """Everything is done: the signal comes too late to mean anything, and Python leaves an ignored one ignored."""
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 def run_worker(settings: Settings, paths: tuple[Path, ...], source_url: str, options: dict[str, Any]) -> Summary:
     """Wire one worker and run it to its end; SIGTERM and SIGINT stop it after the batch in hand."""
     from ct_assets.adapters.events.port import LostData
     from ct_assets.streaming.definition import load_definition, shared_acceptance
 
+    terminator = Terminator()
     definitions = [load_definition(path) for path in paths]
     shared_acceptance(definitions)
     from ct_assets.adapters.stream_worker.wiring import open_worker
 
     worker, metrics_port, close = open_worker(settings, definitions, source_url, options, say)
+    terminator.worker = worker
+    signal.signal(signal.SIGINT, worker.stop)
     say(f"metrics: http://127.0.0.1:{metrics_port}/metrics   liveness: /healthz")
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, worker.stop)
     ended = threading.Event()
     watcher = threading.Thread(target=_watch, args=(worker, ended), daemon=True)
     if sys.stderr.isatty():
@@ -149,6 +174,7 @@ def run_worker(settings: Settings, paths: tuple[Path, ...], source_url: str, opt
     finally:
         ended.set()
         close()
+        terminator.over()
 
 
 def _record(settings: Settings, definition: Definition, source_url: str, lost: LostData) -> None:

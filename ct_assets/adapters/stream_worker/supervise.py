@@ -124,8 +124,8 @@ class Supervisor:
     def _after(self, child: _Child, code: int) -> int:
         if code in DECIDED:
             return code
-        if self._stopping:
-            return 1
+        if self._stopping:  # told before it could listen: Python was still starting, and nothing was in hand
+            return 0 if child.told and code == -signal.SIGTERM else 1
         lived = time.monotonic() - child.started
         crashes = 1 if lived > STEADY_SECONDS else child.crashes + 1
         wait = min(LONGEST_WAIT, FIRST_WAIT * 2 ** (crashes - 1))

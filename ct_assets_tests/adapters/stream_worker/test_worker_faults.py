@@ -12,6 +12,9 @@ import json
 import os
 import signal
 import socket
+import sys
+import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -224,6 +227,23 @@ def test_what_nobody_foresaw_is_a_crash_to_the_supervisor_and_a_decision_is_not(
             as_child(raising(error), supervised=False)
     with pytest.raises(LostData):
         as_child(raising(LostData("offsets are gone")), supervised=True)
+
+
+def test_a_child_that_is_told_to_stop_before_it_can_listen_did_not_fail(tmp_path: Path) -> None:
+    from ct_assets.adapters.stream_worker.supervise import Supervisor
+
+    begun = tmp_path / "begun"
+    deaf = f"import pathlib, time; pathlib.Path({str(begun)!r}).touch(); time.sleep(600)"  # SIGTERM has its own action
+
+    def tell() -> None:
+        while not begun.exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    teller = threading.Thread(target=tell)
+    teller.start()
+    assert Supervisor([sys.executable, "-c", deaf], 1, lambda text: None).run() == 0
+    teller.join()
 
 
 def test_the_alarm_speaks_of_shares_not_of_single_messages() -> None:
