@@ -5,7 +5,8 @@ not: the online store (``adapters.feast``), which model asks (``champion``).
 
 The registry is a file of this process, written from the definition that the database holds: no other process's
 `feast apply` changes what a model reads, and Feast's shared registry may be away. The version pinned stays readable as
-long as `ct stream` keeps its table.
+long as `ct stream` keeps a table of it; when it answers over another topic, values and freshness follow within
+``FOLLOW_SECONDS`` of each other.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ct_assets.adapters.clock import Clock, SystemClock
 from ct_assets.adapters.postgres.connect import DatabaseUnreachable, connect
+from ct_assets.adapters.stream.followed import FollowedTables
 from ct_assets.errors import CtError, UsageError
 from ct_assets.streaming.definition import WHOLE_64
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
 
 RETRY_SECONDS = 1.0
+T = TypeVar("T")
 
 
 class FeaturesAway(CtError):
@@ -68,7 +71,8 @@ class PinnedFeatures:
         self._lock, self._conn, self._away_until = threading.Lock(), None, 0.0
         self.definition, self.hash = definition, hash_
         with connect(stream_url, autocommit=True) as conn:
-            self._table = _version(conn, definition, hash_)
+            self._tables = FollowedTables()
+            self._table = self._tables.table(conn, definition, hash_)
         self._folder = tempfile.TemporaryDirectory(prefix="ct-serve-")  # removed with this object
         self._store = _store(Path(self._folder.name), self._table)
 
@@ -124,20 +128,30 @@ class PinnedFeatures:
 
         definition, acceptance = self._table.definition, self._table.definition.acceptance
         at = round(self._clock.now().timestamp() * 1e6)
-        asked = (self._table.stream_id, at, acceptance.out_of_orderness_us, acceptance.idle_timeout_us)
+        judged_by = (at, acceptance.out_of_orderness_us, acceptance.idle_timeout_us)
         try:
-            row = self._one("select watermark, fresh_as_of from stream.progress(%s, %s, %s, %s)", asked)
+            watermark, fresh = self._with_connection(lambda conn: self._progress(conn, judged_by))
+        except UsageError as error:
+            raise FeaturesAway(f"the table of this version of {self.definition} is gone") from error
         except (psycopg.Error, CtError) as error:
             raise FeaturesAway("the stream database is away") from error
-        watermark, fresh = row
         staleness = None if fresh is None else max(at - fresh, 0)
         stale = None
         if definition.freshness_us is not None:
             stale = staleness is None or staleness > definition.freshness_us
         return Freshness(at, watermark, staleness, stale)
 
-    def _one(self, query: str, values: tuple[Any, ...]) -> tuple[Any, ...]:
-        """One row over a connection that is opened again when it broke."""
+    def _progress(self, conn: psycopg.Connection, judged_by: tuple[int, ...]) -> tuple[int | None, int | None]:
+        """Watermark and moment of the state of the topic over which the version answers by now."""
+        table = self._tables.table(conn, self.definition, self.hash)
+        row = conn.execute(
+            "select watermark, fresh_as_of from stream.progress(%s, %s, %s, %s)", (table.stream_id, *judged_by)
+        ).fetchone()
+        assert row is not None
+        return row
+
+    def _with_connection(self, work: Callable[[psycopg.Connection], T]) -> T:
+        """``work`` over a connection that is opened again when it broke."""
         import psycopg
 
         with self._lock:
@@ -145,14 +159,11 @@ class PinnedFeatures:
                 if self._conn is None or self._conn.closed:
                     self._conn = self._connected()
                 try:
-                    row = self._conn.execute(query.encode(), values).fetchone()
+                    return work(self._conn)
                 except psycopg.OperationalError:
                     self._conn.close()
-                    if again:
-                        continue
-                    raise
-                assert row is not None
-                return row
+                    if not again:
+                        raise
         raise AssertionError("unreachable")
 
     def _connected(self) -> psycopg.Connection:
@@ -165,12 +176,6 @@ class PinnedFeatures:
         except DatabaseUnreachable:
             self._away_until = time.monotonic() + RETRY_SECONDS
             raise
-
-
-def _version(conn: psycopg.Connection, definition: str, hash_: str) -> OnlineTable:
-    from ct_assets.adapters.stream.versions import find_table
-
-    return find_table(conn, definition, hash_)
 
 
 def _store(folder: Path, table: OnlineTable) -> Any:

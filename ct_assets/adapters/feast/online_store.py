@@ -30,6 +30,7 @@ from ct_assets.adapters.feast import entity_rows, redis_entity_rows
 from ct_assets.adapters.feast.connection import database_url, online_url
 from ct_assets.adapters.feast.entity_rows import EntityRow, EntityTable
 from ct_assets.adapters.feast.projection import HASH_TAG, NAME_TAG
+from ct_assets.adapters.stream.followed import FollowedTables
 from ct_assets.errors import UsageError
 
 Written = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
@@ -55,7 +56,7 @@ class CtOnlineStore(OnlineStore):
     def __init__(self) -> None:
         """Nothing is opened before the first read."""
         self._local = threading.local()
-        self._tables: dict[tuple[str, str], Any] = {}
+        self._tables = FollowedTables()
 
     # -- reads ---------------------------------------------------------------------------------------------------
 
@@ -81,7 +82,7 @@ class CtOnlineStore(OnlineStore):
     ) -> list[Read]:
         from ct_assets.adapters.stream.consistency import keep_reads
 
-        table = self._table(conn, view)
+        table = self._tables.table(conn, view.tags[NAME_TAG], view.tags[HASH_TAG])  # exactly the version projected
         now = round(clock.now().timestamp() * 1e6)
         features, share = what
         entities = [_entity(key) for key in keys]
@@ -91,15 +92,6 @@ class CtOnlineStore(OnlineStore):
             keep_reads(conn, table, entities, now, found)
         watermark = _EPOCH + timedelta(microseconds=found.watermark_us or 0)
         return [(watermark, {name: value_proto(values[name]) for name in features}) for values in found.values]
-
-    def _table(self, conn: Any, view: FeatureView) -> Any:
-        """The online table of exactly the version that the view was projected from."""
-        from ct_assets.adapters.stream.versions import find_table
-
-        which = (view.tags[NAME_TAG], view.tags[HASH_TAG])
-        if which not in self._tables:
-            self._tables[which] = find_table(conn, *which)
-        return self._tables[which]
 
     # -- writes --------------------------------------------------------------------------------------------------
 
