@@ -28,17 +28,21 @@ def sync(rebuild: bool, as_json: bool) -> None:
     """Apply to Redis (CT_ONLINE_URL) what PostgreSQL has and Redis lacks. Running workers do so by themselves."""
     from ct_assets.adapters.postgres.connect import connect
     from ct_assets.adapters.postgres.migrate import prepared_url
+    from ct_assets.adapters.stream.versions import ready_tables
     from ct_assets.settings import load
 
     settings = load()
     if settings.online_url is None:
         raise UsageError("CT_ONLINE_URL is not set: PostgreSQL answers online reads", hint="nothing is to be synced")
-    done: list[str] = []
+    done: list[dict[str, str]] = []
     with connect(prepared_url(settings, "stream"), autocommit=True) as conn:
         for twin in twins(conn):
-            done += twin.sync(conn, rebuild)
+            tables = ready_tables(conn, twin.stream)  # before: one that becomes ready meanwhile is not claimed
+            twin.sync(conn, rebuild)
+            done += [{"name": table.definition.name, "hash": table.definition.hash} for table in tables]
     how = "loaded anew" if rebuild else "up to date"
-    emit({"synced": done, "rebuilt": rebuild}, as_json, f"{how} in Redis: {', '.join(done) or 'no definition yet'}")
+    listed = ", ".join(f"{version['name']} {version['hash'][:12]}" for version in done) or "no definition yet"
+    emit({"synced": done, "rebuilt": rebuild}, as_json, f"{how} in Redis: {listed}")
 
 
 def twins(conn: psycopg.Connection, stream_id: int | None = None) -> list[Twin]:

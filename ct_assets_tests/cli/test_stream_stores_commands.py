@@ -234,14 +234,15 @@ def test_sync_loads_an_emptied_redis_and_refuses_without_one(folder: Path) -> No
         empty = CliRunner().invoke(features, list(get))
         assert isinstance(empty.exception, CtError)
         assert "it was emptied, or never loaded" in empty.exception.message
-        assert as_json(sync) == [{"synced": ["visits"], "rebuilt": False}]
+        old, new = (worlds.definition(folder / kind, text).hash for kind, text in (("old", OLD), ("new", NEW)))
+        assert as_json(sync) == [{"synced": [{"name": "visits", "hash": old}], "rebuilt": False}]
         assert as_json(features, *get)[0]["n"] == 2
         before = set(client.scan_iter())
-        assert as_json(sync, "--rebuild") == [{"synced": ["visits"], "rebuilt": True}]
+        assert as_json(sync, "--rebuild") == [{"synced": [{"name": "visits", "hash": old}], "rebuilt": True}]
         assert not before & {k for k in client.scan_iter() if client.type(k) != b"hash"}
         assert as_json(features, *get)[0]["n"] == 2
-        old = worlds.definition(folder / "old", OLD).hash
         run(deploy, "--definition", str(folder / "new" / "visits.yaml"))
+        assert run(sync).stdout == f"up to date in Redis: visits {old[:12]}, visits {new[:12]}\n"
         assert len(list(client.scan_iter(match="ct:visits:*", _type="hash"))) == 2
         run(retire, "--view", "visits", "--version", old[:12], "--yes")
         assert len(list(client.scan_iter(match="ct:visits:*", _type="hash"))) == 1
