@@ -1,4 +1,4 @@
-"""Fixtures that tests of several definitions or topics share; ``test_worker`` has its own of the same names."""
+"""Fixtures that the worker's tests share; a stream of another kind (``test_worker_avro``) is a fixture of the same name there."""
 
 from __future__ import annotations
 

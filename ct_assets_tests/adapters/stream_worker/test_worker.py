@@ -10,8 +10,6 @@ import json
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -19,24 +17,7 @@ import pytest
 from ct_assets.adapters.crash import STREAM_POINTS
 from ct_assets.adapters.postgres.connect import connect
 from ct_assets.sampling.arrivals import Arrivals
-from ct_assets_tests.adapters.stream_worker.world import Truth, World, fill, sample, truth_of
-
-
-@pytest.fixture
-def world(pg_url: str, tmp_path: Path) -> Iterator[World]:
-    made = World(pg_url, tmp_path / "log", tmp_path / "home")
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
-def arrivals() -> Arrivals:
-    return sample()
-
-
-@pytest.fixture(scope="module")
-def truth(arrivals: Arrivals) -> Truth:
-    return truth_of(arrivals)
+from ct_assets_tests.adapters.stream_worker.world import Truth, World, fill, truth_of
 
 
 def assert_equals(world: World, truth: Truth) -> None:

@@ -11,7 +11,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import fastavro
@@ -79,13 +78,6 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
     monkeypatch.setenv("CT_SCHEMA_REGISTRY_URL", made.url)
     yield made
     made.stop()
-
-
-@pytest.fixture
-def world(pg_url: str, tmp_path: Path) -> Iterator[World]:
-    made = World(pg_url, tmp_path / "log", tmp_path / "home")
-    yield made
-    made.close()
 
 
 def test_values_equal_the_oracle_and_each_schema_is_fetched_once(

@@ -17,7 +17,6 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +35,6 @@ from ct_assets_tests.adapters.stream_worker.world import DEFINITION, World, fill
 
 SMALL: Any = {"users": 120, "hours": 2}
 WORSE = {**FIRST, "fields": [{"name": "user_id", "type": "string"} if f["name"] == "user_id" else f for f in FIELDS]}
-
-
-@pytest.fixture
-def world(pg_url: str, tmp_path: Path) -> Iterator[World]:
-    made = World(pg_url, tmp_path / "log", tmp_path / "home")
-    yield made
-    made.close()
 
 
 def incidents(world: World) -> list[tuple[str, str]]:
