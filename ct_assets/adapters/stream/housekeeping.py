@@ -42,9 +42,7 @@ class Rules:
     orphans_after: timedelta = timedelta(hours=1)
     retention_days: int | None = None
     waiting_bytes: int = 0  # compaction waits until the chunks in the table take more
-    last_reads_back: timedelta = timedelta(
-        days=7
-    )  # at the end of a run: reads of its past moments shall find their rows
+    run_reads_back: timedelta = timedelta(days=7)  # in a run that ends by itself: its past moments stay readable
 
 
 @dataclass(frozen=True)
@@ -137,11 +135,14 @@ class Housekeeper:
         say: Callable[[str], None],
         rules: Rules | None = None,
         clock: Clock | None = None,
+        reads_back: timedelta = timedelta(0),
         catching_up: Callable[[], bool] = lambda: False,
     ) -> None:
-        """``url``: the stream database. ``say`` is told what was done, and what failed. ``catching_up``: the worker is far behind."""
+        """``url``: the stream database. ``say`` is told what was done, and what failed. ``reads_back`` as for :func:`tidy`;
+        ``catching_up``: the worker is far behind."""
         self._url, self._stream, self._storage, self._say = url, stream, storage, say
-        self._rules, self._clock, self._catching_up = rules or Rules(), clock or SystemClock(), catching_up
+        self._reads_back, self._catching_up = reads_back, catching_up
+        self._rules, self._clock = rules or Rules(), clock or SystemClock()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._work, name="stream-housekeeper", daemon=True)
         self._thread.start()
@@ -151,19 +152,19 @@ class Housekeeper:
         self._ended.set()
         self._thread.join(10.0)
         if last_turn:
-            self._turn(self._rules.last_reads_back)
+            self._turn()
 
     def _work(self) -> None:
         while not self._ended.wait(self._rules.every_seconds):
-            self._turn(timedelta(0))
+            self._turn()
 
-    def _turn(self, reads_back: timedelta) -> None:
+    def _turn(self) -> None:
         from ct_assets.adapters.postgres.connect import connect
 
         rules = replace(self._rules, waiting_bytes=MOST_WAITING) if self._catching_up() else self._rules
         try:
             with connect(self._url, autocommit=True) as conn:
-                done = tidy(conn, self._stream, self._storage, self._clock.now(), rules, reads_back)
+                done = tidy(conn, self._stream, self._storage, self._clock.now(), rules, self._reads_back)
         except Exception as error:  # noqa: BLE001 - the worker must go on; the next turn tries again
             self._say(f"housekeeping failed and is tried again: {type(error).__name__}: {str(error).strip()[:200]}")
             return

@@ -57,12 +57,14 @@ def open_worker(
     liveness = Liveness(options["stall_seconds"])
     metrics = Metrics(stream.name, liveness)
     server = MetricsServer(metrics, options["metrics_port"])
+    rules = Rules(retention_days=settings.stream_retention_days)
+    back = rules.run_reads_back if options["until_idle"] else timedelta(0)
     twin = None
     if settings.online_url is not None:
         from ct_assets.adapters.stream.redis_sync import Twin
 
-        back = Rules().last_reads_back // timedelta(microseconds=1) if options["until_idle"] else 0
-        twin = Twin.opened(settings.online_url, stream, storage, say=say, crash=crash, reads_back_us=back)
+        back_us = back // timedelta(microseconds=1)
+        twin = Twin.opened(settings.online_url, stream, storage, say=say, crash=crash, reads_back_us=back_us)
     wiring = Wiring(
         url=url,
         open_source=lambda: open_source(source_url, settings),
@@ -83,10 +85,8 @@ def open_worker(
         max_messages=options["max_messages"],
         until_idle=options["until_idle"],
     )
-    worker = Worker(wiring, chosen)
-    rules = Rules(retention_days=settings.stream_retention_days)
-    far = 10 * chosen.max_messages
-    housekeeper = Housekeeper(url, stream, storage, say, rules, catching_up=lambda: worker.lag > far)
+    worker, far = Worker(wiring, chosen), 10 * chosen.max_messages
+    housekeeper = Housekeeper(url, stream, storage, say, rules, reads_back=back, catching_up=lambda: worker.lag > far)
 
     def close() -> None:
         server.close()

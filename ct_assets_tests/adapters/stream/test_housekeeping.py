@@ -300,6 +300,35 @@ def test_compaction_waits_while_a_worker_catches_up(
     assert len(stored(conn, writer, storage)) == len(events)
 
 
+def test_every_turn_of_a_run_that_keeps_its_past_readable_keeps_it(
+    conn, pg_url: str, tmp_path: Path, storage: LocalStorage
+) -> None:
+    """Such a run may last longer than a minute: its turns on the way spare what its last turn spares."""
+    import threading
+
+    writer, table = ready(conn, worlds.definition(tmp_path))
+    events = worlds.accepted([Given(2, h * H) for h in range(12)])
+    writer.commit(events)
+    turned = threading.Event()
+
+    class Counted(SystemClock):
+        turns = 0
+
+        def now(self) -> dt.datetime:
+            self.turns += 1
+            if self.turns == 3:  # two turns are over
+                turned.set()
+            return LATER
+
+    rules = Rules(every_seconds=0.01)
+    keeper = Housekeeper(pg_url, writer.stream, storage, lambda _: None, rules, Counted(), rules.run_reads_back)
+    try:
+        assert turned.wait(30)
+    finally:
+        keeper.close(last_turn=True)
+    assert_values(Store(), conn, table, events, [2], [START + h * H + M for h in range(12)])
+
+
 def test_commits_reads_and_housekeeping_at_once(
     conn, pg_url: str, tmp_path: Path, storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
