@@ -2,8 +2,8 @@
 
 What goes here: plan, build, compare. What does not: switching (``versions``), the command line (``cli/stream_deploy``).
 
-A version is built from the stored events while workers go on: first what is there, then, with the partitions locked for
-a moment, what came meanwhile; in that same transaction it becomes ready, and from then on every commit writes it too. So no
+A version is built from the stored events while workers go on: first what is there, then, with the stream locked for a
+moment, what came meanwhile; in that same transaction it becomes ready, and from then on every commit writes it too. So no
 event is missed or counted twice, no worker restarts, and the old version stays correct: going back is one switch.
 """
 
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ct_assets.adapters.stream import online
 from ct_assets.adapters.stream.chunks import EventQuery, event_frames
 from ct_assets.adapters.stream.online import OnlineTable
+from ct_assets.adapters.stream.standstill import held_still
 from ct_assets.adapters.stream.state import Stream, find_stream, next_commit_id, stream_over
 from ct_assets.adapters.stream.versions import DDL_LOCK, Version, drop, listed, registered_table
 from ct_assets.errors import UsageError
@@ -142,12 +143,10 @@ def build(
     with conn.transaction():
         version = _version(conn, stream)
     folded = _fold(conn, table, stream, EventQuery(since=since, version=version), storage, folding)
-    with conn.transaction():
+    with held_still(conn, stream):
         started = time.monotonic()
-        conn.execute(
-            "select from stream.partition where stream_id = %s order by partition for no key update",
-            (stream.stream_id,),
-        )
+        reach = _reach(conn, table)  # lower than before when a partition came whose events are older
+        since = None if since is None or reach is None else min(since, reach)
         rest = _fold(conn, table, stream, EventQuery(since=since, after=version), storage, folding)
         conn.execute("update stream.definition set state = 'ready' where definition_id = %s", (table.definition_id,))
     return Built(table, folded + rest, rest, time.monotonic() - started)

@@ -5,6 +5,8 @@ Why commits come before, during and after a build: an event missed or counted tw
 
 from __future__ import annotations
 
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from ct_assets.errors import UsageError
 from ct_assets_tests.adapters.stream import worlds
 from ct_assets_tests.adapters.stream.stores import Store
 from ct_assets_tests.adapters.stream.test_online_values import assert_values, random_events, ready
-from ct_assets_tests.adapters.stream.worlds import START, H, M
+from ct_assets_tests.adapters.stream.worlds import START, H, M, Writer
 
 OLD = "  - {name: n, function: count, window: 5m}\n  - {name: s, function: sum, column: paid, window: 5m}\n"
 NEW = "  - {name: n, function: count, window: 10m}\n  - {name: s, function: sum, column: paid, window: 5m}\n  - {name: hi, function: max, column: items, window: 1h}\n"
@@ -103,6 +105,68 @@ def test_events_that_come_during_the_build_are_in_once(conn, pg_url: str, world,
     assert (calls, built.caught_up) == ([100, 100], 100)
     writer.commit(events[200:])
     assert_values(Store(), conn, built.table, events, [0, 1, 2, 3], [START + 10 * M, START + H, START + 3 * H])
+
+
+@pytest.mark.parametrize("moment", ["before_the_lock", "behind_the_lock"])
+def test_a_partition_that_is_added_during_the_build_is_in_with_all_its_events(
+    conn, pg_url: str, world, monkeypatch, moment: str
+) -> None:
+    """Its events are hours older than what the other partitions' windows reach: it is judged by its own watermark."""
+    writer, _, new, _ = world
+    later = worlds.accepted([worlds.Given(5, 9 * H, partition=p) for p in writer.epoch], first_offset=1_000)
+    writer.commit(later)
+    added = worlds.accepted([worlds.Given(77, n * M, partition=9) for n in range(5)])
+    fold, calls, threads = deployment._fold, [], []
+
+    def another_worker() -> None:
+        with connect(pg_url, autocommit=True) as other:
+            Writer(other, writer.stream, writer.tables, "w2").commit(added)
+
+    def slow(*arguments):
+        done = fold(*arguments)
+        calls.append(done)
+        if len(calls) == ["before_the_lock", "behind_the_lock"].index(moment) + 1:
+            threads.append(threading.Thread(target=another_worker))
+            threads[0].start()
+            while threads[0].is_alive() and not waiting_for_a_lock(pg_url):
+                time.sleep(0.01)
+        return done
+
+    monkeypatch.setattr(deployment, "_fold", slow)
+    built = deployment.build(conn, new)
+    threads[0].join()
+    assert built.caught_up == (len(added) if moment == "before_the_lock" else 0)
+    assert_values(Store(), conn, built.table, added, [77], [START + n * M + 1 for n in range(12)])
+
+
+def waiting_for_a_lock(url: str) -> bool:
+    with connect(url, autocommit=True) as conn:
+        row = conn.execute(
+            "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+        ).fetchone()
+    return row != (0,)
+
+
+def test_a_build_goes_on_when_somebody_holds_the_stream_for_a_while(conn, pg_url: str, world) -> None:
+    """Waiting for the stream's row with the partitions in hand could wait for one who waits for a partition."""
+    _, _, new, events = world
+    held, go_on = threading.Event(), threading.Event()
+
+    def claims() -> None:
+        with connect(pg_url) as other, other.transaction():  # as a worker that claims a new and an old partition
+            other.execute("insert into stream.partition (stream_id, partition) values (1, 9)")
+            held.set()
+            go_on.wait(30)
+            other.execute("select from stream.partition where stream_id = 1 order by partition for no key update")
+
+    thread = threading.Thread(target=claims)
+    thread.start()
+    assert held.wait(30)
+    threading.Timer(0.3, go_on.set).start()
+    built = deployment.build(conn, new)
+    thread.join()
+    assert go_on.is_set()
+    assert_values(Store(), conn, built.table, events[:100], [0, 1, 2, 3], [START + H])
 
 
 def test_a_build_that_died_is_begun_again(conn, world, monkeypatch) -> None:
