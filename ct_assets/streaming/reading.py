@@ -16,7 +16,7 @@ from ct_assets.contracts.predicate import Node
 from ct_assets.contracts.reading import Reader
 from ct_assets.contracts.safe_yaml import Block
 from ct_assets.errors import UsageError
-from ct_assets.streaming.aggregates import read_aggregates
+from ct_assets.streaming.aggregates import RESERVED, read_aggregates
 from ct_assets.streaming.definition import (
     UNITS_OF_TIME,
     Acceptance,
@@ -57,11 +57,7 @@ def read_definition(path: Path) -> Definition:
     _check_head(raw, walk)
     name = walk.name(raw, "a definition", "user_activity")
     contract_path, schema, source, unit = _source(raw, walk)
-    entity = walk.column(raw, "entity", schema)
-    if entity.type not in ("string", "integer"):
-        raise walk.error(
-            raw, "entity", f"the entity {entity.name} is a {entity.type}", "a string or an integer identifies an entity"
-        )
+    entity = _entity(raw, walk, schema)
     acceptance = _acceptance(raw, walk, schema, (str(source["event_id"]), str(source["event_time"]), entity.name, unit))
     aggregates = read_aggregates(raw, schema, acceptance, walk)
     return Definition(
@@ -78,6 +74,19 @@ def read_definition(path: Path) -> Definition:
         contract_path=contract_path,
         description=str(raw.get("description") or ""),
     )
+
+
+def _entity(raw: Block, walk: Walk, schema: DatasetSchema) -> Column:
+    entity = walk.column(raw, "entity", schema)
+    if entity.type not in ("string", "integer"):
+        hint = "a string or an integer identifies an entity"
+        raise walk.error(raw, "entity", f"the entity {entity.name} is a {entity.type}", hint)
+    if entity.name in RESERVED:
+        hint = (
+            f"a row of answers has fields of its own: {', '.join(RESERVED)}; the events need another name for the key"
+        )
+        raise walk.error(raw, "entity", f"{entity.name!r} is no name for an entity", hint)
+    return entity
 
 
 def _check_head(raw: Block, walk: Walk) -> None:

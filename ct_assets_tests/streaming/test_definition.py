@@ -11,6 +11,7 @@ import pytest
 
 from ct_assets.contracts.errors import ContractError
 from ct_assets.errors import CtError, UsageError
+from ct_assets.streaming.aggregates import RESERVED
 from ct_assets.streaming.definition import Aggregate, load_definition, shared_acceptance
 from ct_assets_tests.conftest import ROOT
 from ct_assets_tests.streaming.random_streams import CONTRACT, DEFINITION
@@ -109,6 +110,17 @@ def test_errors_name_the_line_and_the_remedy(old: str, new: str, where: str, rem
     assert where in str(caught.value)
     assert remedy in str(caught.value)
     assert caught.value.exit_code == (1 if where.startswith("random.odcs.yaml") else 2)
+
+
+@pytest.mark.parametrize("name", RESERVED)
+def test_an_entity_is_not_named_as_a_field_beside_the_values(name: str, tmp_path: Path) -> None:
+    """`ct features get` wrote the field over the key."""
+    text, contract = DEFINITION.replace("entity: user_id", f"entity: {name}"), CONTRACT.replace("user_id", name)
+    with pytest.raises(ContractError) as caught:
+        load_definition(write(tmp_path, text, contract.replace("ENTITY", "integer")))
+    assert "random.yaml:5:" in str(caught.value)
+    assert f"{name!r} is no name for an entity" in str(caught.value)
+    assert "a row of answers has fields of its own" in str(caught.value)
 
 
 def test_no_file_and_a_rule_about_a_delivery(tmp_path: Path) -> None:
