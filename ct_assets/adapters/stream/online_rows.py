@@ -1,6 +1,7 @@
 """Accepted events folded into rows of an online table: vectorised, no Python per event or per row.
 
-What goes here: masks, grouping, summaries, the rows as COPY bytes. What does not: the table and its upsert (``online``).
+What goes here: masks, grouping and summaries for every store, the rows as COPY bytes. What does not: the table and its
+upsert (``online``), the rows as Redis keeps them (``packed_rows``).
 """
 
 from __future__ import annotations
@@ -52,31 +53,58 @@ def array_columns(layout: Layout) -> list[CopyColumn]:
     return [CopyColumn("t", "bigint[]", True), *offsets, CopyColumn("m", "integer[]", True), *kept]
 
 
-def fold(layout: Layout, events: pl.DataFrame, commit_id: int) -> Rows | None:
-    """The rows that ``events`` (as committed) add to the table; None when no filter keeps any of them."""
+@dataclass(frozen=True)
+class Grouped:
+    """Events as rows, whatever store keeps them: ``events`` in order of their rows, the number of each one's row, and
+    ``rows`` with entity, part, tile, n, first_t, last_t and the summaries; ``counts``: events of each."""
+
+    events: pl.DataFrame
+    row: np.ndarray
+    rows: pl.DataFrame
+    counts: np.ndarray
+
+    @property
+    def is_full(self) -> np.ndarray:
+        """Which rows are closed from birth."""
+        return self.counts == ROW_EVENTS
+
+
+def grouped(layout: Layout, events: pl.DataFrame) -> Grouped | None:
+    """The rows that ``events`` (as committed) make; None when no filter keeps any of them."""
     kept = _kept_events(layout, events)
     if kept.is_empty():
         return None
-    row, counts, is_full = _row_of(kept)
-    keyed = kept.with_columns(pl.Series("_row", row))
-    frame = keyed.group_by("_row", maintain_order=True).agg(
-        pl.col("entity").first(),
-        pl.col("part").first(),
-        pl.col("tile").first(),
-        pl.len().cast(pl.Int32).alias("n"),
-        pl.col("t").first().alias("first_t"),
-        pl.col("t").last().alias("last_t"),
-        *[_summary(s).alias(s.name) for s in layout.summaries],
+    row, counts = _row_of(kept)
+    rows = (
+        kept.with_columns(pl.Series("_row", row))
+        .group_by("_row", maintain_order=True)
+        .agg(
+            pl.col("entity").first(),
+            pl.col("part").first(),
+            pl.col("tile").first(),
+            pl.len().cast(pl.Int32).alias("n"),
+            pl.col("t").first().alias("first_t"),
+            pl.col("t").last().alias("last_t"),
+            *[_summary(s).alias(s.name) for s in layout.summaries],
+        )
     )
-    number = np.arange(len(frame), dtype=np.int64) + 1  # unique within the commit
-    seq = np.where(is_full, (commit_id << SEQUENCE_BITS) + number % (1 << SEQUENCE_BITS), 0)
+    return Grouped(kept, row, rows, counts)
+
+
+def fold(layout: Layout, events: pl.DataFrame, commit_id: int) -> Rows | None:
+    """The rows that ``events`` (as committed) add to the table; None when no filter keeps any of them."""
+    found = grouped(layout, events)
+    if found is None:
+        return None
+    number = np.arange(len(found.rows), dtype=np.int64) + 1  # unique within the commit
+    seq = np.where(found.is_full, (commit_id << SEQUENCE_BITS) + number % (1 << SEQUENCE_BITS), 0)
     columns = copy_order(table_columns(layout))
-    frame = frame.with_columns(
+    frame = found.rows.with_columns(
         pl.Series("seq", seq),
         pl.lit(commit_id, pl.Int64).alias("version"),
-        *[arrays(keyed[c.name], counts, c.postgres_type).alias(c.name) for c in array_columns(layout)],
+        *[arrays(found.events[c.name], found.counts, c.postgres_type).alias(c.name) for c in array_columns(layout)],
     )
-    return Rows(len(frame), len(kept), encode(frame, columns), tuple(c.name for c in columns))
+    return Rows(len(frame), len(found.events), encode(frame, columns), tuple(c.name for c in columns))
 
 
 def _kept_events(layout: Layout, events: pl.DataFrame) -> pl.DataFrame:
@@ -115,8 +143,8 @@ def _stored(kept: Kept) -> pl.Expr:
     return column
 
 
-def _row_of(kept: pl.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The row number of each event, the count of events of each row, and which rows are full (closed from birth)."""
+def _row_of(kept: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """The row number of each event, and the count of events of each row."""
     size = len(kept)
     starts_group = np.ones(size, bool)
     starts_group[1:] = False
@@ -126,8 +154,7 @@ def _row_of(kept: pl.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     place = np.arange(size, dtype=np.int64) - np.repeat(begin, np.diff(np.append(begin, size)))
     starts_row = place % ROW_EVENTS == 0
     row = np.cumsum(starts_row, dtype=np.int64) - 1
-    counts = np.diff(np.append(np.flatnonzero(starts_row), size))
-    return row, counts, counts == ROW_EVENTS
+    return row, np.diff(np.append(np.flatnonzero(starts_row), size))
 
 
 def _summary(summary: Summary) -> pl.Expr:

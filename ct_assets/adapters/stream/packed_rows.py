@@ -1,6 +1,7 @@
 """Accepted events folded into packed rows for Redis: vectorised, no Python per event or per row.
 
-What goes here: events and sums as bytes, rows cut into messages. What does not: their form (``packed_form``), sending.
+What goes here: events and sums as bytes, rows cut into messages. What does not: which events make a row
+(``online_rows``), the bytes' form (``packed_form``), sending.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import polars as pl
 import pyarrow as pa
 
 from ct_assets.adapters.stream.layout import Kept, Summary
-from ct_assets.adapters.stream.online_rows import _kept_events, _row_of, _summary
+from ct_assets.adapters.stream.online_rows import grouped
 from ct_assets.adapters.stream.packed_form import ITEM_HEAD, LIMB, Packing, summary_width
 
 _MASK = (1 << LIMB) - 1
@@ -53,28 +54,18 @@ class Packed:
 
 def pack(packing: Packing, events: pl.DataFrame, ranges: Mapping[int, Range]) -> Packed | None:
     """The rows that ``events`` (as committed) add, for the delta of ``ranges`` (by partition); None when there is none."""
-    kept = _kept_events(packing.layout, events)
-    if kept.is_empty():
+    found = grouped(packing.layout, events)
+    if found is None:
         return None
-    row, _, _ = _row_of(kept)
-    keyed = kept.with_columns(pl.Series("_row", row))
-    frame = keyed.group_by("_row", maintain_order=True).agg(
-        pl.col("entity").first(),
-        pl.col("part").first(),
-        pl.col("tile").first(),
-        pl.len().alias("n"),
-        pl.col("t").first().alias("first"),
-        pl.col("t").last().alias("last"),
-        *[_summary(s).alias(s.name) for s in packing.layout.summaries],
-    )
-    event_bytes, sizes = _events(packing, keyed)
-    row_sizes = np.add.reduceat(sizes, np.searchsorted(row, np.arange(len(frame))))
+    frame = found.rows
+    event_bytes, sizes = _events(packing, found.events)
+    row_sizes = np.add.reduceat(sizes, np.searchsorted(found.row, np.arange(len(frame))))
     keys = frame["entity"].cast(pl.String)
     key_bytes, key_sizes = _text(keys)
     head = np.zeros(len(frame), ITEM_HEAD)
     parts = frame["part"].to_numpy()
-    for name in ("n", "first", "last", "part", "tile"):
-        head[name] = frame[name].to_numpy()
+    for name, column in (("n", "n"), ("first", "first_t"), ("last", "last_t"), ("part", "part"), ("tile", "tile")):
+        head[name] = frame[column].to_numpy()
     for name in ("begin", "end", "below"):
         known = {p: getattr(r, name) for p, r in ranges.items()}
         head[name] = [known[p] for p in parts.tolist()] if len(known) > 1 else next(iter(known.values()))
@@ -86,7 +77,7 @@ def pack(packing: Packing, events: pl.DataFrame, ranges: Mapping[int, Range]) ->
     data = interleaved([(fixed.reshape(-1), fixed_sizes), (key_bytes, key_sizes), (event_bytes, row_sizes)])
     is_last = np.ones(len(frame), bool)
     is_last[:-1] = (frame["entity"] != frame["entity"].shift(-1)).to_numpy()[:-1]
-    return Packed(len(frame), len(kept), data, np.cumsum(head["size"], dtype=np.int64), is_last)
+    return Packed(len(frame), len(found.events), data, np.cumsum(head["size"], dtype=np.int64), is_last)
 
 
 def interleaved(segments: Sequence[tuple[Bytes, Sizes]]) -> Bytes:
