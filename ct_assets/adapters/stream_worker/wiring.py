@@ -90,7 +90,7 @@ def open_worker(
 
     def close() -> None:
         server.close()
-        housekeeper.close(last_turn=options["until_idle"])
+        housekeeper.close(last_turn=options["until_idle"] and not worker.was_stopped)
 
     return worker, server.port, close
 

@@ -118,6 +118,11 @@ class Worker:
         """Finish the batch in hand, commit it and leave (SIGTERM)."""
         self._stopping = True
 
+    @property
+    def was_stopped(self) -> bool:
+        """Whether somebody told it to end, rather than an idle topic."""
+        return self._stopping
+
     def run(self) -> Summary:
         """Work until told to stop. Raises what no new beginning mends (lost offsets, a recreated topic, no database)."""
         started = time.monotonic()

@@ -118,6 +118,19 @@ def test_sigterm_after_the_answer_is_a_good_end(world: World, arrivals: Arrivals
     assert worker.returncode == 0
 
 
+def test_a_run_that_is_stopped_does_not_keep_house_first(world: World, arrivals: Arrivals) -> None:
+    """The last turn of a long run takes longer than a supervisor waits; it is for runs that ended by themselves."""
+    fill(world.folder, arrivals)
+    with connect(world.url) as conn:
+        conn.execute("lock table stream.read_sample")  # the last thing that housekeeping looks at
+        worker = world.start("--until-idle", "--no-supervise", "--max-messages", "1")
+        wait_until(world, lambda other: offsets(other) > 50)
+        code, said = ended(worker, signal.SIGTERM)
+    assert code == 0, said
+    with connect(world.url) as conn:
+        assert offsets(conn) < len(arrivals), "it was at work"
+
+
 @pytest.mark.case(11)
 def test_two_workers_share_the_partitions_and_one_takes_over(world: World, arrivals: Arrivals, truth: Truth) -> None:
     fill(world.folder, arrivals, 0, 300)
