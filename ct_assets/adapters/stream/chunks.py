@@ -243,15 +243,17 @@ def _chunks(conn: psycopg.Connection, stream: Stream, query: EventQuery) -> Iter
     for partition, end, _ in ends:
         end = min(end, query.version.get(partition, (-1, 0))[0]) if query.version is not None else end
         read_to = query.after.get(partition, (-1, 0))[0] if query.after is not None else -1
+        at_once = _THREADS  # few at first, so that decoding begins soon
         while found := conn.execute(
             f"""select {_COLUMNS} from stream.chunk where stream_id = %s and partition = %s and next_offset > %s
-                and replay is null and first_offset < %s {conditions} order by next_offset limit {_AT_ONCE}""".encode(),
-            (stream.stream_id, partition, read_to, end, *values),
+                and replay is null and first_offset < %s {conditions} order by next_offset limit %s""".encode(),
+            (stream.stream_id, partition, read_to, end, *values, at_once),
             binary=True,
         ).fetchall():
             for row in found:
                 yield _Chunk.of(row), read_to, end
                 read_to = row[3]
+            at_once = min(2 * at_once, _AT_ONCE)
     yield from _replayed(conn, stream, query, {row[0]: row[2] for row in ends})
 
 
