@@ -35,7 +35,12 @@ class Keys:
 
     def own(self, code: I64, time: I64) -> I64:
         """The keys of the times that these keys are over."""
-        return self.of(code, time) if self.ranks is not None else (code << np.int64(self.bits)) | (time - self.base)
+        if self.ranks is not None:
+            return self.of(code, time)
+        key = code << np.int64(self.bits)
+        key += time
+        key -= np.int64(self.base)
+        return key
 
     def of(self, code: I64, time: I64) -> I64:
         """The key whose place among sorted keys is that of the first event of the entity at or after ``time``."""

@@ -11,8 +11,8 @@ alone, so a hot entity costs its late events and not its window.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,36 +23,42 @@ from ct_assets.streaming.ranges import I64, expanded
 Mask = npt.NDArray[np.bool_]
 
 
+class Told(NamedTuple):
+    """Events of some entities, by entity and event time: their places in a side, when they became known, whose they are."""
+
+    places: I64
+    since: I64
+    code: I64
+
+
 @dataclass(frozen=True)
 class Timeline:
-    """``known_at`` of a side's events (by entity, then event time), split into regular events and spikes."""
+    """When events of a side became known, split into regular events and spikes. The side may hold other entities, of
+    which nothing is known here."""
 
-    since: I64
-    regular: I64  # positions
+    since: I64  # by place in the side, 0 at other entities'
+    regular: I64  # places
     spikes: I64
-    before: I64  # regular events before each position, and at the end
     keys: Keys
     regular_keys: I64  # (entity, known_at) of the regular events: rising
     spike_keys: I64  # of the spikes: (entity, the latest known_at among its spikes so far): rising
 
     @classmethod
-    def of(cls, since: I64, code: I64, largest_code: int) -> Timeline:
-        """Regular: no later event of the entity was known earlier."""
-        earliest = -_running_max(-since[::-1], code[::-1])[::-1]
-        is_regular = since <= earliest
-        before = np.concatenate([np.zeros(1, np.int64), np.cumsum(is_regular, dtype=np.int64)])
-        spikes = np.flatnonzero(~is_regular)
-        regular = np.flatnonzero(is_regular)
-        keys = Keys.over(largest_code, since)
-        newest = _running_max(since[spikes], code[spikes])
-        places = keys.of(code[regular], since[regular]), keys.of(code[spikes], newest)
-        return cls(since, regular, spikes, before, keys, *places)
+    def of(cls, told: Told, largest_code: int, size: int) -> Timeline:
+        """Regular: no later event of the entity was known earlier. ``size``: events of the side."""
+        keys = Keys.over(largest_code, told.since)
+        key = keys.own(told.code, told.since)  # codes rise, so an extreme so far never comes from another entity
+        is_regular = key <= np.minimum.accumulate(key[::-1])[::-1]
+        since = np.zeros(size, np.int64)  # pages that nobody writes to take no memory
+        since[told.places] = told.since
+        regular, spikes = told.places[is_regular], told.places[~is_regular]
+        return cls(since, regular, spikes, keys, key[is_regular], np.maximum.accumulate(key[~is_regular]))
 
     def cut(self, ranges: tuple[I64, I64], code: I64, limit: I64) -> Cut:
         """What of each range [lo, hi) was not known at its limit."""
         lo, hi = ranges
-        first, last = self.before[lo], self.before[hi]
-        spike_lo, spike_hi = lo - first, hi - last
+        first, last = (np.searchsorted(self.regular, edge) for edge in ranges)
+        spike_lo, spike_hi = (np.searchsorted(self.spikes, edge) for edge in ranges)
         unknown_key = self.keys.of(code, limit + 1)
         beyond = np.clip(np.searchsorted(self.regular_keys, unknown_key), first, last)
         sure = np.clip(np.searchsorted(self.spike_keys, unknown_key), spike_lo, spike_hi)
@@ -82,6 +88,13 @@ class Cut:
     places: tuple[I64, I64, I64, I64]
     unknown: I64
 
+    def among(self, ranges: tuple[I64, I64], limit: I64, which: I64) -> Cut:
+        """The same of all ``ranges``, where this cut is of those numbered ``which`` and the others are known whole."""
+        lo, hi = ranges
+        hi = hi.copy()
+        hi[which] = self.hi
+        return replace(self, lo=lo, hi=hi, limit=limit, mixed=which[self.mixed])
+
     def unknown_sums(self, values: npt.NDArray[Any], sums: Callable[..., npt.NDArray[Any]]) -> npt.NDArray[Any]:
         """Of each mixed range the sum of the values that were not known; ``sums(values, lo, hi)`` adds ranges."""
         beyond, last, sure, spike_hi = self.places
@@ -102,23 +115,3 @@ class Cut:
             known = self.timeline.since[position] <= limit[block][owner]
             ends = np.cumsum(np.bincount(owner[known], minlength=block.stop - block.start))
             yield self.mixed[block], position[known], np.concatenate([np.zeros(1, np.int64), ends[:-1]]), ends
-
-
-def _running_max(values: I64, code: I64) -> I64:
-    """The largest value so far within each run of equal codes."""
-    out = values.copy()
-    if not len(values):
-        return out
-    begins = np.concatenate([[True], code[1:] != code[:-1]])
-    run = np.cumsum(begins) - 1
-    low, span = int(values.min()), int(values.max()) - int(values.min()) + 1
-    if int(run[-1] + 1) * span < 2**62:
-        shift = run * np.int64(span)
-        return np.maximum.accumulate(values - low + shift) - shift + low
-    ordered, rank = np.unique(values, return_inverse=True)
-    if int(run[-1] + 1) * (len(ordered) + 1) < 2**62:
-        shift = run * np.int64(len(ordered) + 1)
-        return ordered[np.maximum.accumulate(rank + shift) - shift]
-    for part in np.split(np.arange(len(code)), np.flatnonzero(begins)[1:]):
-        out[part] = np.maximum.accumulate(values[part])
-    return out

@@ -3,16 +3,15 @@
 What goes here: which accepted events lie in which window, and the aggregates over them. What does not: folds over
 ranges (``ranges.py``), acceptance, storage. Batch, backfill, training and ``ct stream compute`` all use this.
 
-Events are sorted once (``order.py``); each window is two binary searches, shared by all filters. ``[tail, at)``
-holds the events of a window; ``sawtooth`` rounds the tail DOWN to a multiple of the hop, so its width is between W and
+The events of each filter are sorted once (``order.py``); each window is two binary searches. ``[tail, at)`` holds the events of a window; ``sawtooth`` rounds the tail DOWN to a multiple of the hop, so its width is between W and
 W + hop. At multiples of the hop both modes are ``[at - W, at)``, which is also what Flink's HOP and Spark's window()
 report for the window that ends there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -23,10 +22,13 @@ from ct_assets.streaming.definition import Aggregate, Definition
 from ct_assets.streaming.keys import Keys, codes_of
 from ct_assets.streaming.known import Cut
 from ct_assets.streaming.measures import All, result, result_dtype
-from ct_assets.streaming.order import KNOWN, ORDER, Mask, Ordered, Side
+from ct_assets.streaming.order import KNOWN, ORDER, Events, Mask, Side
 from ct_assets.streaming.ranges import I64, expanded
 
-_MOST = 0.8  # filters that keep less of the events than this have the others dropped before the sort
+MOST = 0.8  # filters that keep less of the events than this have the others dropped before the sort
+_FEW = 4  # values of a filter
+_THREADS = 2
+_LARGE = 100_000  # events from which threads are worth their start
 
 
 def evaluate(
@@ -49,43 +51,66 @@ def evaluate(
     order = np.argsort(Keys.over(largest, moments).of(label_code, moments))  # searches in order spare cache misses
     events, code, wanted, masks = _chosen(definition, events, code)
     time = events[definition.acceptance.event_time].to_physical().to_numpy()
-    ordered = Ordered(events, code, time, largest)
-    labels = _Labels(ordered, label_code[order], moments[order], None if known is None else known[order])
-    sides = {which: Side(ordered, mask) for which, mask in masks.items()}
-    cuts: dict[Any, Cut | All] = {}
-    columns = []
+    valued = {which for a, which in zip(definition.aggregates, wanted, strict=True) if a.function != "count"}
+    every = Events(events, code, time, largest)
+    sides = {which: Side(every, mask, which in valued) for which, mask in masks.items()}
+    labels = _Labels(every, label_code[order], moments[order], None if known is None else known[order])
+    asked: dict[Which, list[Aggregate]] = {which: [] for which in sides}
     for aggregate, which in zip(definition.aggregates, wanted, strict=True):
-        window = (which, aggregate.window_us, aggregate.hop_us)
-        if window not in cuts:
-            cuts[window] = labels.ranges(sides[which], aggregate)
-        columns.append(_measure(definition, aggregate, sides[which], cuts[window]))
+        asked[which].append(aggregate)
+    found = _each(lambda which: _of_side(definition, asked[which], sides[which], labels), list(sides), len(events))
+    by_name = {column.name: column for columns in found for column in columns}
+    columns = [by_name[aggregate.name] for aggregate in definition.aggregates]
     back = np.empty(len(order), np.int64)
     back[order] = np.arange(len(order))
     return pl.DataFrame(columns)[back]
+
+
+def _each(work: Callable[[Which], list[pl.Series]], sides: list[Which], events: int) -> list[list[pl.Series]]:
+    """Sides next to one another where they are large: numpy and Polars work outside the interpreter's lock."""
+    if events < _LARGE or len(sides) == 1:
+        return [work(which) for which in sides]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return list(pool.map(work, sides))
+
+
+def _of_side(definition: Definition, asked: list[Aggregate], side: Side, labels: _Labels) -> list[pl.Series]:
+    """The aggregates over the events of one filter."""
+    cuts: dict[tuple[int, int | None], Cut | All] = {}
+    columns = []
+    for aggregate in asked:
+        window = (aggregate.window_us, aggregate.hop_us)
+        if window not in cuts:
+            cuts[window] = labels.ranges(side, aggregate)
+        columns.append(_measure(definition, aggregate, side, cuts[window]))
+    return columns
 
 
 def _coded(
     definition: Definition, events: pl.DataFrame, entities: pl.Series, moments: I64
 ) -> tuple[pl.DataFrame, I64, I64]:
     """The events that any label can see, entity codes of them, entity codes of the labels (-1: none has events)."""
-    time = definition.acceptance.event_time
     if not len(moments):
         return events.clear(), np.empty(0, np.int64), np.empty(0, np.int64)
+    time = events[definition.acceptance.event_time].to_physical().to_numpy()
     low, high = int(moments.min()) - definition.max_window_us, int(moments.max())
-    stamp, entity = pl.col(time).to_physical(), events[definition.entity]
-    in_reach = (stamp >= low) & (stamp < high)
-    if not entity.dtype.is_integer():  # ranking text is slow: first without what is not asked for
-        in_reach = in_reach & pl.col(definition.entity).is_in(entities.unique().drop_nulls().implode())
-    events = _only(events, events.select(in_reach).to_series().to_numpy())
+    if len(time) and (time.min() < low or time.max() >= high):
+        events = _most(events, (time >= low) & (time < high))[0]
+    if not events[definition.entity].dtype.is_integer():  # ranking text is slow: first without what is not asked for
+        asked = pl.col(definition.entity).is_in(entities.unique().drop_nulls().implode())
+        events = _most(events, events.select(asked.fill_null(False)).to_series().to_numpy())[0]
     code, label_code = codes_of(events[definition.entity], entities)
     asked = np.zeros(max(int(code.max(initial=0)), int(label_code.max())) + 1, np.bool_)
     asked[label_code] = True
-    wanted = asked[code]
-    return _only(events, wanted), code if wanted.all() else code[wanted], label_code
+    return *_most(events, asked[code], code), label_code
 
 
-def _only(events: pl.DataFrame, kept: Mask) -> pl.DataFrame:
-    return events if kept.all() else events.filter(pl.Series(kept))
+def _most(events: pl.DataFrame, kept: Mask, code: I64 | None = None) -> tuple[pl.DataFrame, I64]:
+    """Events and codes without what nobody asks for, unless that is so little that to sort it along is faster."""
+    code = np.empty(0, np.int64) if code is None else code
+    if np.count_nonzero(kept) > MOST * len(kept):
+        return events, code
+    return events.filter(pl.Series(kept)), code[kept] if len(code) else code
 
 
 Which = tuple[tuple[tuple[str, tuple[Any, ...]], ...], str | None]  # a filter, and the column that must not be null
@@ -110,64 +135,71 @@ def _chosen(
         return events, code, wanted, masks
     kept = np.logical_or.reduce(given)
     alone = len(given) == 1  # then keys are all that a count needs
-    if not alone and kept.sum() > _MOST * len(kept):
+    if not alone and np.count_nonzero(kept) > MOST * len(kept):
         return events, code, wanted, masks
     fewer = {which: None if mask is None or alone else mask[kept] for which, mask in masks.items()}
-    return _only(events, kept), code[kept], wanted, fewer
+    return events.filter(pl.Series(kept)), code[kept], wanted, fewer
 
 
 def _mask(events: pl.DataFrame, which: Which) -> Mask:
     where, value = which
-    keep = [_one_of(pl.col(column), allowed) for column, allowed in where]
+    keep = [one_of(pl.col(column), allowed) for column, allowed in where]
     if value is not None:
         keep.append(pl.col(value).is_not_null())
     return events.select(pl.all_horizontal(keep).fill_null(False)).to_series().to_numpy()
 
 
-def _one_of(column: pl.Expr, allowed: tuple[Any, ...]) -> pl.Expr:
-    return column == allowed[0] if len(allowed) == 1 else column.is_in(list(allowed))
+def one_of(column: pl.Expr, allowed: Sequence[Any]) -> pl.Expr:
+    """Whether a value is among those of a filter; null where it is null. Few are compared one by one, which takes a
+    sixth of the time of ``is_in``."""
+    if len(allowed) > _FEW:
+        return column.is_in(list(allowed))
+    return pl.any_horizontal([column == value for value in allowed])
 
 
 class _Labels:
-    """The (entity, moment) pairs that are asked for, in order, and their places among the events."""
+    """The (entity, moment) pairs that are asked for, in order, and their places among the events of a filter."""
 
-    def __init__(self, events: Ordered, code: I64, at: I64, known: I64 | None) -> None:
+    def __init__(self, events: Events, code: I64, at: I64, known: I64 | None) -> None:
         self._events, self._code, self._at, self._known = events, code, at, known
-        self._first: dict[tuple[int, int | None], I64] = {}
-
-    def _place(self, moment: I64) -> I64:
-        return np.searchsorted(self._events.packed, self._events.keys.of(self._code, moment))
+        self._head = events.keys.of(code, at)  # the key of each label
+        self._doubts = self._doubted()
+        self._tails: dict[tuple[int, int | None], I64] = {}
+        self._ends: dict[Side, tuple[I64, I64]] = {}
 
     def _tail(self, aggregate: Aggregate) -> I64:
-        """The place of the first event of each label's window."""
+        """The key of the first moment of each label's window."""
         window = (aggregate.window_us, aggregate.hop_us)
-        if window not in self._first:
+        if window not in self._tails:
             tail = self._at - aggregate.window_us
             if aggregate.hop_us is not None:
                 tail = tail // aggregate.hop_us * aggregate.hop_us
-            self._first[window] = self._place(tail)
-        return self._first[window]
+            self._tails[window] = self._events.keys.of(self._code, tail)
+        return self._tails[window]
 
-    @cached_property
-    def _is_end_known(self) -> bool:
-        """Whether leaving out the end of a range leaves out all that was not known."""
-        return self._known is None or self._events.is_told_in_order
+    def _doubted(self) -> tuple[I64, Mask] | None:
+        """What :meth:`Side.doubtful` asks for: of every label a key, and whether an event is overdue."""
+        if self._known is None or not len(self._events.key):
+            return None
+        recent = self._events.keys.of(self._code, self._known - self._events.usual_delay + 1)
+        return recent, self._events.overdue(self._code, self._head, self._known)
 
-    @cached_property
-    def _end(self) -> I64:
-        """The place after the last event of each label's windows, and after the last known one where that is an end."""
-        if self._known is None or not self._is_end_known:
-            return self._place(self._at)
-        keys, told = self._events.told
-        return np.minimum(self._place(self._at), np.searchsorted(told, keys.of(self._code, self._known + 1)))
+    def _end(self, side: Side) -> tuple[I64, I64]:
+        """The place after the last event of each label's windows, and which labels may have events not known yet."""
+        if side not in self._ends:
+            end = np.searchsorted(side.packed, self._head)
+            doubtful = np.empty(0, np.int64) if self._doubts is None else side.doubtful(end, *self._doubts)
+            self._ends[side] = end, doubtful
+        return self._ends[side]
 
     def ranges(self, side: Side, aggregate: Aggregate) -> Cut | All:
         """The range of each label's events in the side."""
-        lo = side.places(self._tail(aggregate))
-        hi = np.maximum(side.places(self._end), lo)
-        if self._known is None or self._is_end_known:
+        lo, (hi, which) = np.searchsorted(side.packed, self._tail(aggregate)), self._end(side)
+        if self._known is None or not len(which):
             return All(lo, hi)
-        return side.timeline.cut((lo, hi), self._code, self._known)
+        code, limit = self._code[which], self._known[which]
+        cut = side.timeline(np.unique(code)).cut((lo[which], hi[which]), code, limit)
+        return cut.among((lo, hi), self._known, which)
 
 
 def _measure(definition: Definition, aggregate: Aggregate, side: Side, cut: Cut | All) -> pl.Series:

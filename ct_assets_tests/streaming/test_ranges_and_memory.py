@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ct_assets.streaming.definition import Aggregate
-from ct_assets.streaming.known import Timeline
+from ct_assets.streaming.known import Timeline, Told
 from ct_assets.streaming.measures import All, Measured, result
 from ct_assets.streaming.messages import Messages
 from ct_assets.streaming.oracle import fold
@@ -111,7 +111,8 @@ def test_unknown_events_of_a_range(
     hi = np.where(lo < len(code), np.minimum(hi, end_of[np.minimum(lo, len(code) - 1)]), lo)  # within one entity
     hi = np.maximum(hi, lo)
     limit = np.array(limits[: len(lo)], np.int64)
-    cut = Timeline.of(since, code, 3).cut((lo, hi), code[np.minimum(lo, len(code) - 1)], limit)
+    timeline = Timeline.of(Told(np.arange(len(code)), since, code), 3, len(code))
+    cut = timeline.cut((lo, hi), code[np.minimum(lo, len(code) - 1)], limit)
     counts = cut.hi - cut.lo
     counts[cut.mixed] -= cut.unknown
     want = [[i for i in range(a, b) if since[i] <= k] for a, b, k in zip(lo, hi, limit, strict=True)]

@@ -249,10 +249,13 @@ def _with_live(found: pa.Table, labels: pd.DataFrame, view: FeatureView, how: tu
                 f"the entity rows have no column {key!r}, the key of {view.name}",
                 hint=f"columns: {', '.join(labels.columns)}",
             )
-        at = pd.to_datetime(labels[moment], utc=True)
+        at = labels[moment]
+        if not isinstance(at.dtype, pd.DatetimeTZDtype):
+            at = pd.to_datetime(at, utc=True)
+        entities = labels[key].to_numpy() if labels[key].dtype == "int64" else labels[key].tolist()
         asked = pl.DataFrame(
             {
-                table.definition.entity: pl.Series(labels[key].tolist()),
+                table.definition.entity: pl.Series(entities),
                 "at": pl.Series(at.astype("datetime64[us, UTC]").astype("int64").to_numpy()),
             }
         )

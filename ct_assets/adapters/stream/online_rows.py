@@ -15,6 +15,7 @@ from ct_assets.adapters.postgres.copy import CopyColumn, copy_order, encode
 from ct_assets.adapters.stream.array_copy import arrays
 from ct_assets.adapters.stream.chunks import OFFSET, PARTITION
 from ct_assets.adapters.stream.layout import ROW_EVENTS, Kept, Layout, Summary, Where
+from ct_assets.streaming.windows import one_of
 
 SEQUENCE_BITS = 20  # a closed row's seq is commit id << 20, plus its number within the commit
 
@@ -127,7 +128,7 @@ def matches(where: Where) -> pl.Expr:
     """Whether an event passes a filter; a null value never does."""
     if not where:
         return pl.lit(True)
-    return pl.all_horizontal([pl.col(name).is_in(list(values)).fill_null(False) for name, values in where])
+    return pl.all_horizontal([one_of(pl.col(name), values).fill_null(False) for name, values in where])
 
 
 def _stored(kept: Kept) -> pl.Expr:
