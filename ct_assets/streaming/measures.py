@@ -183,20 +183,14 @@ def _with_nulls(series: pl.Series, empty: npt.NDArray[np.bool_]) -> pl.Series:
 
 
 def _sum(name: str, column: Measured, ranges: Ranges, kind: pl.DataType) -> pl.Series:
-    """The sum of nothing is 0; of integers null where it does not fit 64 bits, as online.
-
-    Raises OverflowError where the sum of decimals has more than 38 digits.
-    """
+    """The sum of nothing is 0; null where one of integers does not fit 64 bits, of decimals 38 digits, as online."""
     sums = column.sums(ranges)
     if sums.dtype == np.float64:
         return pl.Series(name, sums, kind)
     if sums.dtype != object:
         return _wholes(name, sums, kind)
-    if isinstance(kind, pl.Decimal):
-        if any(abs(int(s)) >= 10**38 for s in sums):
-            raise OverflowError(f"{name}: an exact sum does not fit {kind}")
-        return _wholes(name, sums, kind)
-    beyond = np.array([not -(2**63) <= int(s) < 2**63 for s in sums], bool)
+    least, most = (1 - 10**38, 10**38 - 1) if isinstance(kind, pl.Decimal) else (-(2**63), 2**63 - 1)
+    beyond = np.array([not least <= int(s) <= most for s in sums], bool)
     return _with_nulls(_wholes(name, np.where(beyond, 0, sums), kind), beyond)
 
 

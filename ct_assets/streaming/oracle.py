@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from decimal import localcontext
 from fractions import Fraction
 from typing import Any
 
@@ -89,7 +90,16 @@ def value(
     if as_known_at is not None:
         own = [e for e in own if e.known_at <= as_known_at]
     own.sort(key=lambda e: (e.time, e.partition, e.offset))
-    return {a.name: _worth(a, own, at) for a in definition.aggregates}
+    worth = {a.name: _worth(a, own, at) for a in definition.aggregates}
+    return {name: None if _is_beyond(v, definition, name) else v for name, v in worth.items()}
+
+
+def _is_beyond(found: Any, definition: Definition, name: str) -> bool:
+    """Whether a decimal has more than the 38 digits of its type: no column of a training set could hold it."""
+    kind = definition.result_type(definition.aggregate(name))
+    if found is None or not kind.startswith("decimal("):
+        return False
+    return abs(Fraction(found)) * 10 ** int(kind[8:-1].split(",")[1]) >= 10**38
 
 
 def _worth(aggregate: Aggregate, own: list[Event], at: int) -> Any:
@@ -124,8 +134,9 @@ def _sum(values: list[Any]) -> Any:
     Of integers null where it does not fit 64 bits: no column of a training set could hold it.
     """
     total = type(values[0])(0) if values else 0
-    for v in values:
-        total += v
+    with localcontext(prec=100):  # Python's own 28 digits would round
+        for v in values:
+            total += v
     return None if isinstance(total, int) and not -(2**63) <= total < 2**63 else total
 
 

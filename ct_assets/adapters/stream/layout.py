@@ -26,6 +26,7 @@ ROW_EVENTS = 256  # a row is closed once it has this many: no row has more than 
 MAX_FILTERS = 31  # bits of an integer that are never its sign
 _NARROW_DIGITS = 18  # a decimal of so many digits fits a bigint, scaled
 _SAFE_DIGITS = 15  # 511 of them add up within a bigint
+_WIDE_DIGITS = 35  # 511 of them add up within 38 digits, which is what a sum of decimals may have
 _MERGED = {"count", "sum", "avg", "var", "std", "min", "max"}
 Where = tuple[tuple[str, tuple[Any, ...]], ...]
 
@@ -39,6 +40,7 @@ class Kept:
     kind: str  # integer, scaled, wide, number, text, boolean, date, time
     scale: int = 0
     small: bool = False  # sums of a row fit a bigint
+    adds: bool = True  # sums of a row fit their type at all
 
     @property
     def items(self) -> str:
@@ -149,7 +151,8 @@ class Layout:
             return Kept(column.name, position, "time")
         if column.type == "decimal":
             kind = "scaled" if column.precision <= _NARROW_DIGITS else "wide"
-            return Kept(column.name, position, kind, column.scale, column.precision <= _SAFE_DIGITS)
+            small, adds = column.precision <= _SAFE_DIGITS, column.precision <= _WIDE_DIGITS
+            return Kept(column.name, position, kind, column.scale, small, adds)
         kinds = {"integer": "integer", "number": "number", "boolean": "boolean", "date": "date", "timestamp": "time"}
         return Kept(column.name, position, kinds.get(column.type, "text"))
 
@@ -168,7 +171,7 @@ class Layout:
         if aggregate.function in ("var", "std"):
             return column.small  # squares of the others may not fit 38 digits
         if aggregate.function in ("sum", "avg"):
-            return column.exact
+            return column.exact and column.adds
         return aggregate.function in _MERGED
 
 

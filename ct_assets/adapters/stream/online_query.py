@@ -246,9 +246,11 @@ def _exact_number(aggregate: Aggregate, column: Kept, merged: str) -> str:
     scale = column.scale if column.kind == "scaled" else 0
     unit = f" * 1e-{scale}::numeric" if scale else ""
     if aggregate.function == "sum":
-        if column.kind != "integer":
-            return f"coalesce({merged}, 0)::numeric{unit}"
         total = f"coalesce({merged}, 0)"
+        if column.kind == "wide":  # more than 38 digits are null; the sum of bigints never has so many
+            return f"case when abs({total}::numeric) < 1e{38 - column.scale}::numeric then {total}::numeric end"
+        if column.kind != "integer":
+            return f"{total}::numeric{unit}"
         return f"case when {total}::numeric between {-(2**63)} and {2**63 - 1} then {total}::bigint end"
     n, s, q = (f"({merged})[{i}]" for i in (1, 2, 3))
     if aggregate.function == "avg":

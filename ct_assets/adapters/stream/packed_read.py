@@ -27,6 +27,7 @@ from ct_assets.streaming.definition import Aggregate
 
 _EPOCH, _DAY = datetime(1970, 1, 1, tzinfo=UTC), date(1970, 1, 1)
 _CONTEXT = Context(prec=100)  # more digits than any exact sum has
+_DIGITS = 10**38
 _BEYOND = 1 << 63  # the first integer that needs more than 64 bits
 _GROUP = struct.Struct("<iI")
 Finish = Callable[[Sequence[float]], Any]
@@ -172,9 +173,11 @@ def _of_floats(function: str, values: list[float]) -> float | None:
 
 
 def _sum(column: Kept, total: int) -> int | Decimal | None:
-    """An exact sum; None when an integer's does not fit 64 bits, as in PostgreSQL."""
+    """An exact sum; None when an integer's does not fit 64 bits or a decimal's 38 digits, as in PostgreSQL."""
     if column.kind == "integer":
         return total if -_BEYOND <= total < _BEYOND else None
+    if abs(total) >= _DIGITS:
+        return None
     return _CONTEXT.scaleb(Decimal(total), -column.scale)
 
 

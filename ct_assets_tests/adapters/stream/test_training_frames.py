@@ -6,6 +6,7 @@ Why the oracle is asked row by row: a join that loses or repeats a label would p
 from __future__ import annotations
 
 import random
+from decimal import Decimal
 from pathlib import Path
 
 import polars as pl
@@ -104,6 +105,31 @@ def test_a_sum_beyond_64_bits_is_null_in_every_reading(store: Store, conn, tmp_p
     assert found == {"as_known": [None, least, -large, 0], "corrected": [None, None, None, 0]}
     closed = closing_values(conn, table, START)
     assert closed.select("who", "s_items").rows() == [(1, None), (2, None), (3, None)]
+
+
+@pytest.mark.parametrize("more", ["", "  - {name: newest, function: last, column: items, window: 1h}\n"])
+def test_a_sum_beyond_38_digits_is_null_in_every_reading(store: Store, conn, tmp_path: Path, more: str) -> None:
+    """Online, in SQL, corrected, as known, in the hour's snapshot: never an error, and never a sum that has wrapped."""
+    sums = "  - {name: s_vast, function: sum, column: vast, window: 1h}\n"
+    sums += "  - {name: a_vast, function: avg, column: vast, window: 1h}\n" + more
+    writer, table = ready(conn, worlds.definition(tmp_path, sums), store=store)
+    most, lowest, half = Decimal("9" * 34), Decimal("-" + "9" * 34), Decimal("5" + "0" * 33)
+    given = [*[Given(1, n * M, vast=most) for n in range(9)], *[Given(2, n * M, vast=half) for n in range(2)]]
+    given += [Given(3, 0, vast=lowest), Given(3, 1, vast=Decimal("-0.9999")), Given(4, 0, vast=lowest)]
+    events = worlds.accepted(given)
+    late = worlds.accepted([Given(4, M, vast=lowest)], first_offset=len(events))
+    late = [Event(e.values, e.time, e.partition, e.offset, START + 50 * M) for e in late]
+    writer.commit(events)
+    writer.commit(late)
+    at, who = START + 30 * M, [1, 2, 3, 4, 5]
+    assert_values(store, conn, table, [*events, *late], who, [at, START + M])
+    least = Decimal("-" + "9" * 34 + ".9999")
+    assert [v["s_vast"] for v in store.read(conn, table, who, at).values] == [None, None, least, None, 0]
+    asked = labels([(w, at) for w in who])
+    found = {r: training_frame(conn, table, asked, Request(r))["s_vast"].to_list() for r in ("as_known", "corrected")}
+    assert found == {"as_known": [None, None, least, lowest, 0], "corrected": [None, None, least, None, 0]}
+    closed = closing_values(conn, table, START)
+    assert closed.select("who", "s_vast").rows() == [(1, None), (2, None), (3, least), (4, None)]
 
 
 def test_no_events_and_no_labels(conn, tmp_path: Path) -> None:

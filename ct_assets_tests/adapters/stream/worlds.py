@@ -42,6 +42,7 @@ schema:
       - {name: kind, logicalType: string}
       - {name: paid, logicalType: number, physicalType: "numeric(12,2)"}
       - {name: huge, logicalType: number, physicalType: "numeric(30,4)"}
+      - {name: vast, logicalType: number, physicalType: "numeric(38,4)"}
       - {name: ratio, logicalType: number, physicalType: double}
       - {name: items, logicalType: integer, physicalType: bigint}
       - {name: day, logicalType: date}
@@ -114,6 +115,7 @@ COLUMNS: dict[str, Any] = {
     "kind": pl.String,
     "paid": pl.Decimal(12, 2),
     "huge": pl.Decimal(30, 4),
+    "vast": pl.Decimal(38, 4),
     "ratio": pl.Float64,
     "items": pl.Int64,
     "day": pl.Date,
@@ -146,6 +148,7 @@ class Given:
     items: int | None = None
     flag: bool | None = None
     partition: int = 0
+    vast: Decimal | None = None
 
     def values(self, number: int) -> dict[str, Any]:
         """The event as decoded, for the oracle (the time as microseconds)."""
@@ -156,6 +159,7 @@ class Given:
             "kind": self.kind,
             "paid": self.paid,
             "huge": self.huge,
+            "vast": self.vast,
             "ratio": self.ratio,
             "items": self.items,
             "day": date(2026, 1, 1) + timedelta(days=self.t // M % 7),
