@@ -136,6 +136,7 @@ class KafkaSettings:
     ssl_key_password: Secret | None = None
     options: Secret | None = None
     reader: str = "auto"
+    member: str | None = None  # the name that a reader keeps in its group over restarts; its supervisor's, no setting
     registry_url: str | None = None
     registry_username: str | None = None
     registry_password: Secret | None = None

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import traceback
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
 )
 @click.option("--supervise/--no-supervise", default=None, help="Restart after a crash; default unless --until-idle.")
 @click.option("--heartbeat-fd", type=int, hidden=True)
+@click.option("--member", hidden=True)  # its name in the consumer group, the same after a crash
 @click.option("--json", "as_json", is_flag=True, help="The summary as one JSON line.")
 @click.pass_context
 def run(ctx: click.Context, /, paths: tuple[Path, ...], source_url: str, **options: Any) -> None:
@@ -98,8 +100,12 @@ def _supervise(options: dict[str, Any]) -> int:
         else:
             arguments.append(argument)
     command = [sys.executable, "-m", "ct_assets.cli", *arguments, "--no-supervise"]
-    port = options["metrics_port"]
-    own = (lambda number: ("--metrics-port", str(port + number))) if port else (lambda number: ())  # one port a worker
+    port, family = options["metrics_port"], uuid.uuid4().hex[:12]
+
+    def own(number: int) -> tuple[str, ...]:
+        listens = ("--metrics-port", str(port + number)) if port else ()  # one port a worker
+        return (*listens, "--member", f"ct-{family}-{number}")
+
     return Supervisor(command, options["workers"], say, own, stall_seconds=options["stall_seconds"]).run()
 
 

@@ -36,11 +36,9 @@ if TYPE_CHECKING:
     from ct_assets.streaming.messages import Messages
 
 # fetch.queue.backoff.ms: the default of 1 s stalls a full queue (165 k instead of 712 k events/s).
-# queued.max.messages.kbytes bounds the memory, whatever the lag. session.timeout.ms: a killed worker's partitions move when
-# its session ends, and brokers allow none below 6 s by default: 5.4 to 6.4 s from kill -9 to the next commit, 9.7 to 10.3
-# with 10 s. No group.instance.id: the same worker would be back after 2.1 to 4.7 s, but one that is stopped in good order
-# would not leave the group, and another would wait 8.0 instead of 2.0 s for its partitions (librdkafka cannot send a
-# static member away). topic.metadata.refresh.interval.ms: new partitions are found within 10 s.
+# queued.max.messages.kbytes bounds the memory, whatever the lag. session.timeout.ms: how long the partitions of a killed
+# worker wait for somebody else, and the least that brokers allow by default; a supervised one is back before that (see
+# ``_named``). topic.metadata.refresh.interval.ms: new partitions are found within 10 s.
 OPTIONS = {
     "enable.auto.commit": False,
     "enable.auto.offset.store": False,
@@ -57,6 +55,7 @@ OPTIONS = {
     "topic.metadata.refresh.interval.ms": 10_000,
 }
 _SILENCE_SECONDS = 10.0  # between two warnings of one kind
+_LEAVE_SECONDS = 2.0  # for telling the group; without a coordinator nobody could be told
 
 
 class KafkaSource:
@@ -66,6 +65,7 @@ class KafkaSource:
         """Ask the cluster which topic this is. Raises :class:`~ct_assets.adapters.events.port.SourceError`."""
         self._topic = KafkaTopic(brokers, topic, kafka)
         self._options = OPTIONS | client_options(brokers, kafka)
+        self._member = kafka.member
         self._identity = self._topic.identity()
         self._consumer: Consumer | None = None
         self._callbacks: tuple[OnAssign, OnPartitions, OnPartitions] | None = None
@@ -107,11 +107,20 @@ class KafkaSource:
 
     def subscribe(self, group: str, on_assign: OnAssign, on_revoke: OnPartitions, on_lost: OnPartitions) -> None:
         """Join ``group`` with cooperative rebalancing; the callbacks run inside :meth:`poll` and :meth:`close`."""
+        self._options = self._named()
         consumer = self._open(group)
         self._callbacks = (on_assign, on_revoke, on_lost)
         consumer.subscribe(
             [self._topic.name], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
+
+    def _named(self) -> dict[str, Any]:
+        """The options with the reader's name, if it has one (KIP-345, static membership).
+
+        A killed process that comes back under its name gets its partitions at once, without a rebalance: 2.1 to 4.7 s from
+        kill -9 to the next commit, 5.4 to 6.4 s without a name, 9.7 to 10.3 s with a session of 10 s (bench_stream).
+        """
+        return self._options if self._member is None else {"group.instance.id": self._member, **self._options}
 
     def _open(self, group: str) -> Consumer:
         from confluent_kafka import Consumer
@@ -331,4 +340,24 @@ class KafkaSource:
         """Leave the group (``on_revoke`` is called). Safe to repeat."""
         if self._consumer is not None:
             consumer, self._consumer = self._consumer, None
-            consumer.close()
+            try:
+                if "group.instance.id" in self._options:
+                    self._leave(consumer)
+            finally:
+                consumer.close()
+
+    @staticmethod
+    def _leave(consumer: Consumer) -> None:
+        """Closing keeps a named reader's place until its session ends: librdkafka sends it away when it unsubscribes.
+
+        It has left when it has no member id any more. One whose name somebody else has taken is in no group.
+        """
+        from confluent_kafka import KafkaException
+
+        try:
+            consumer.unsubscribe()
+        except KafkaException as error:
+            LOG.warning("%s", error.args[0].str())
+        deadline = time.monotonic() + _LEAVE_SECONDS
+        while consumer.memberid() and time.monotonic() < deadline:
+            consumer.poll(0.02)

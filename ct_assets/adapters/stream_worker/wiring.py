@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,7 @@ def open_worker(
     from ct_assets.adapters.stream.housekeeping import Housekeeper, Rules
     from ct_assets.adapters.stream.registration import Watcher, open_versions
 
+    settings = replace(settings, kafka=replace(settings.kafka, member=options.get("member")))
     acceptance = definitions[0].acceptance
     decoder = open_decoder(settings, definitions[0], options["message_format"], options["unknown_schema"])
     url = url_for(settings, "stream")

@@ -143,3 +143,27 @@ def test_a_member_that_stalls_loses_its_partitions_and_is_told(world: World) -> 
     assert stalled.seen == []
     other.source.close()
     stalled.source.close()
+
+
+@pytest.mark.parametrize("world", ON_KAFKA, indirect=True)
+def test_a_named_member_takes_its_place_again_after_a_kill_and_leaves_it_when_it_closes(world: World) -> None:
+    """Sessions are longer than anybody here waits."""
+    world.create(2)
+    committed, named = Progress(), "session.timeout.ms=200000;group.instance.id="
+    killed, other = Member(world, committed, f"{named}a"), Member(world, committed, f"{named}b")
+    _turns([killed, other], lambda: len(killed.owned) == len(other.owned) == 1)
+    sent, before = _send(world, 10, 2, "a"), other.interruptions
+    back = Member(world, committed, f"{named}a")  # the first is asked no more, as if its process had gone
+    _turns([other, back], lambda: back.owned == killed.owned and sum(committed.values()) == len(sent))
+    assert other.interruptions == before
+    world.grow(4)
+    sent |= _send(world, 10, 4, "b")
+    _turns([other, back], lambda: back.owned | other.owned == {0, 1, 2, 3} and sum(committed.values()) == len(sent))
+    back.source.close()
+    assert back.owned == set()
+    sent |= _send(world, 10, 4, "c")
+    _turns([other], lambda: other.owned == {0, 1, 2, 3} and sum(committed.values()) == len(sent))
+    other.source.close()
+    values = [value for member in (other, back) for _, _, value in member.seen]
+    assert len(values) == len(sent)
+    assert set(values) == sent

@@ -29,9 +29,9 @@ from ct_assets.adapters.stream_worker.alarm import LEAST, DeadLetterAlarm
 from ct_assets.adapters.stream_worker.metrics import Liveness, Metrics, MetricsServer
 from ct_assets.streaming.definition import load_definition
 from ct_assets_tests.adapters.events.fake_registry import Registry
-from ct_assets_tests.adapters.stream_worker.test_worker import assert_equals, ended, offsets, wait_until
+from ct_assets_tests.adapters.stream_worker.test_worker import assert_equals, ended, offsets, owners, wait_until
 from ct_assets_tests.adapters.stream_worker.test_worker_avro import FIELDS, FIRST, as_avro, framed
-from ct_assets_tests.adapters.stream_worker.world import DEFINITION, World, fill, sample, truth_of
+from ct_assets_tests.adapters.stream_worker.world import DEFINITION, World, children, fill, sample, truth_of
 
 SMALL: Any = {"users": 120, "hours": 2}
 WORSE = {**FIRST, "fields": [{"name": "user_id", "type": "string"} if f["name"] == "user_id" else f for f in FIELDS]}
@@ -179,7 +179,7 @@ def test_each_of_several_workers_has_a_port_and_a_killed_one_is_no_worker(world:
     fill(world.folder, arrivals)
     port = free_ports(2)
     parent = world.start("--workers", "2", "--metrics-port", str(port))
-    wait_until(world, lambda conn: offsets(conn) == len(arrivals))
+    wait_until(world, lambda conn: owners(conn) == 2 and offsets(conn) == len(arrivals))  # one may read all alone
     assert [health(port), health(port + 1)] == [200, 200]
     taken = world.start("--no-supervise", "--metrics-port", str(port))
     code, said = ended(taken)
@@ -252,10 +252,6 @@ def test_the_alarm_speaks_of_shares_not_of_single_messages() -> None:
     assert "6 of 100 messages were set aside (6 poison)" in told[0]
     alarm.judged(LEAST, [])
     assert over == [True, True]
-
-
-def children(pid: int) -> list[int]:
-    return [int(line) for line in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def free_ports(count: int) -> int:

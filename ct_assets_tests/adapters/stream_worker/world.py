@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -98,6 +99,11 @@ def truth_of(arrivals: Arrivals) -> Truth:
     return Truth(definition, accepted, Counter(reason for _, reason in dead), duplicates)
 
 
+def children(pid: int) -> list[int]:
+    """The processes that ``pid`` has started."""
+    return [int(line) for line in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 @dataclass
 class World:
     """One database and one topic: the log in ``folder``, or that of another URL."""
@@ -143,8 +149,10 @@ class World:
         return worker
 
     def close(self) -> None:
-        """Let no worker of a failed test outlive it."""
+        """Let no worker of a failed test outlive it; a supervisor's would go on, and hold the pipe that is read here."""
         for worker in self.started:
+            for child in children(worker.pid) if worker.poll() is None else ():
+                os.kill(child, signal.SIGKILL)
             worker.kill()
             worker.communicate()
 
