@@ -37,9 +37,9 @@ bench: install-dev ## measure: ours, the peer, the ratio, the target (ONLY=strea
 	@missed=; for script in ct_assets_tests/bench/bench_$(or $(ONLY),*).py; do echo "== $$script"; $(BIN)/python $$script $(ARGS) || missed="$$missed $$script"; done; \
 	if [ -n "$$missed" ]; then echo "a target is missed in:$$missed"; exit 1; fi
 
-soak: install-dev ## long random tests with printed seeds (SEED=N to repeat one; KAFKA=1: the streaming one on a real broker)
+soak: install-dev ## long random tests with printed seeds (SEED=N to repeat one; KAFKA=1: the streaming one on a real broker; with Redis where redis-server is)
 	@$(BIN)/python -m ct_assets_tests.faults.soak_kill --kills 100 $(if $(SEED),--seed $(SEED))
-	@$(BIN)/python -m ct_assets_tests.faults.soak_stream --kills 300 --events 1000000 $(if $(KAFKA),--kafka) $(if $(SEED),--seed $(SEED))
+	@$(BIN)/python -m ct_assets_tests.faults.soak_stream --kills 300 --events 1000000 $(if $(KAFKA),--kafka) $(if $(shell command -v redis-server),--redis) $(if $(SEED),--seed $(SEED))
 	@$(BIN)/python -m ct_assets_tests.conformance.live_streams --streams 10000 $(if $(SEED),--seed $(SEED))
 	@$(if $(KAFKA),STREAM_CASES=all $(BIN)/pytest -q -n 0 ct_assets_tests/conformance -k "case and worker-kafka",true)
 

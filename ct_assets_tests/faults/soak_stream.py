@@ -1,11 +1,11 @@
-"""The stream soak: workers die by SIGKILL at named points, database and broker are killed under them; nothing changes.
+"""The stream soak: workers die by SIGKILL at named points, database, broker and Redis are killed under them; nothing changes.
 
-What goes here: the soak (`python -m ct_assets_tests.faults.soak_stream --kills 300 --seed N [--kafka]`). What does not: the
-worker (``adapters.stream_worker``), the stream (``ct_assets.sampling``).
+What goes here: the soak (`python -m ct_assets_tests.faults.soak_stream --kills 300 --seed N [--kafka] [--redis]`). What does
+not: the worker (``adapters.stream_worker``), the stream (``ct_assets.sampling``), what Redis adds (``soak_redis``).
 
 A seeded stream is appended slice by slice. In each round a worker is killed at a named point of a random batch, or the
-database (or the broker) is killed with kill -9 and started again under a living worker; often a second worker shares the
-topic and takes over. At the end offsets, counts, accepted events, dead letters, online values of every user and the same
+database (or the broker, or Redis) is killed with kill -9 and started again under a living worker; often a second worker
+shares the topic and takes over. At the end offsets, counts, accepted events, dead letters, online values of every user and the same
 values as a training set are compared with those of one worker over the whole topic that nobody disturbed.
 """
 
@@ -21,28 +21,28 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ct_assets.adapters.crash import STREAM_POINTS
+from ct_assets.adapters.crash import STREAM_POINTS, TWIN_POINTS
 from ct_assets.adapters.events.broker import Broker
 from ct_assets.adapters.events.port import open_sink
 from ct_assets.adapters.postgres.connect import connect
 from ct_assets.adapters.postgres.migrate import migrate
 from ct_assets.adapters.postgres.server import Server
-from ct_assets.adapters.stream import online, state
-from ct_assets.adapters.stream.training_frames import Request, training_frame
-from ct_assets.adapters.stream.versions import find_table
 from ct_assets.adapters.stream_worker.worker import LOOK_SECONDS
 from ct_assets.sampling.arrivals import ArrivalOptions, Arrivals, arrive
 from ct_assets.sampling.events import batches
 from ct_assets.sampling.shoppers import ShopOptions
-from ct_assets_tests.adapters.stream_worker.world import World
+from ct_assets_tests.adapters.stream_worker.world import World, truth_of
+from ct_assets_tests.faults.soak_content import differences, redis_differences
+from ct_assets_tests.faults.soak_redis import CALM, NOTICED, SOAKED, OnlineWorld, RedisFaults, Watched
 
-SERVICES = ("database", "broker")
-SERVICE_SHARE = 0.12  # of the rounds kill a service instead of a worker
+SERVICE_SHARE = 0.06  # of the rounds, for each service that is killed instead of a worker
+# what a worker says that lived through the death of a service
+SAYS = {"database": "beginning again from the database after", "broker": "", **NOTICED}
 LIFE_SECONDS = 240.0
 
 
@@ -56,6 +56,7 @@ class Outcome:
     hits: Counter[str] = field(default_factory=Counter)
     takeovers: int = 0
     values: int = 0
+    online: Counter[str] = field(default_factory=Counter)  # what was read from Redis
     differences: list[str] = field(default_factory=list)
 
     @property
@@ -70,19 +71,24 @@ class Outcome:
             f"seed {self.seed}: {self.hits.total()} kills over {self.messages:,} messages, {self.takeovers} with a second"
             f" worker; {self.values:,} values compared; {len(self.differences)} differences"
         )
+        lines += [f"  Redis: {', '.join(f'{count:,} {what}' for what, count in self.online.items())}"] * bool(
+            self.online
+        )
         lines += [f"  {difference}" for difference in self.differences[:10]]
         return "\n".join(lines + [f"never hit: {', '.join(self.missed)}"] * bool(self.missed))
 
 
 @dataclass
 class Soak:
-    """One soak. ``services``: name -> (kill it, start it again)."""
+    """One soak. ``points``: where workers die; ``services``: name -> (kill it, start it again)."""
 
     world: World
     arrivals: Arrivals
     rng: random.Random
     outcome: Outcome
-    services: dict[str, tuple[Callable[[], None], Callable[[], object]]]
+    points: tuple[str, ...]
+    services: Mapping[str, tuple[Callable[[], None], Callable[[], object]]]
+    between: Callable[[], None] = lambda: None  # after each round
     sent: int = 0
 
     def run(self, kills: int) -> None:
@@ -99,6 +105,7 @@ class Soak:
                     self._worker(point, max(200, size // 5))
                 if self.outcome.hits.total() == before:  # the second worker was faster, say
                     self._append(size // 4)
+            self.between()
             if number % 20 == 19:
                 print(f"  {self.outcome.hits.total()} kills, {self.sent:,} messages", flush=True)
         self._append(len(self.arrivals))
@@ -107,10 +114,8 @@ class Soak:
             self.outcome.differences.append(f"the last worker ended with {done.returncode}: {done.stderr[-300:]}")
 
     def _plan(self, kills: int) -> list[str]:
-        services = [name for name in SERVICES if name in self.services]
-        share = max(len(services), round(SERVICE_SHARE * kills)) if services else 0
-        plan = [services[i % len(services)] for i in range(share)]
-        plan += [STREAM_POINTS[i % len(STREAM_POINTS)] for i in range(kills - share)]
+        plan = [*self.services] * max(1, round(SERVICE_SHARE * kills))
+        plan += [self.points[i % len(self.points)] for i in range(kills - len(plan))]
         self.rng.shuffle(plan)
         return plan
 
@@ -139,7 +144,7 @@ class Soak:
             self._expect_end(*_ended(second), f"second worker at {point}")
 
     def _service(self, name: str, count: int) -> None:
-        """Kill a service under a worker that has work; a database's death must be noticed, a broker's need not be."""
+        """Kill a service under a worker that has work; but a broker's, a death must be noticed."""
         kill, start = self.services[name]
         self._append(count)
         worker = self.world.start("--no-supervise", "--max-messages", "500")
@@ -152,7 +157,7 @@ class Soak:
         worker.send_signal(signal.SIGTERM)
         code, said = _ended(worker)
         self._expect_end(code, said, name)
-        self.outcome.hits[name] += alive and (name == "broker" or "beginning again from the database after" in said)
+        self.outcome.hits[name] += alive and SAYS[name] in said
 
     def _expect_end(self, code: int, said: str, what: str) -> None:
         if code:
@@ -164,35 +169,6 @@ def _ended(worker: Any) -> tuple[int, str]:
     return worker.returncode, said
 
 
-def compare(outcome: Outcome, soaked: World, calm: World) -> None:
-    """Everything that two workers' worlds hold, against each other."""
-    ours, theirs = _everything(soaked), _everything(calm)
-    for name in theirs:
-        if ours[name] != theirs[name]:
-            outcome.differences.append(f"{name}: {_first_difference(ours[name], theirs[name])}")
-    outcome.values = sum(len(theirs[name]) for name in ("online", "offline"))
-
-
-def _everything(world: World) -> dict[str, Any]:
-    found = world.content()
-    with connect(world.url, autocommit=True) as conn:
-        table = find_table(conn, "user_activity")
-        events = state.events(conn, state.find_stream(conn, table.stream_id))
-        users = events["user_id"].unique().sort().to_list()
-        times = events["event_time"].dt.epoch("us")
-        moments = [int(times.quantile(share) or 0) for share in (0.25, 0.5, 0.75, 0.999, 1.0)]
-        found["online"] = [v for at in moments for v in online.read(conn, table, users, at + 1).values]
-        labels = events.select("user_id", at=times).gather_every(20)
-        found["offline"] = training_frame(conn, table, labels, Request("as_known")).rows()
-    return found
-
-
-def _first_difference(ours: Any, theirs: Any) -> str:
-    if len(ours) != len(theirs):
-        return f"{len(ours)} instead of {len(theirs)}"
-    return next(f"{a} instead of {b}" for a, b in zip(ours, theirs, strict=True) if a != b)
-
-
 def sample(events: int, seed: int, *, stamped: bool) -> Arrivals:
     """A stream of at least ``events`` messages. ``stamped``: a broker stamps the arrivals."""
     users = max(50, round(events / 105))  # a user makes about 110 messages in 24 hours
@@ -200,33 +176,66 @@ def sample(events: int, seed: int, *, stamped: bool) -> Arrivals:
     return arrive(ArrivalOptions(ShopOptions(users, 24, seed), sent_us=sent))
 
 
-def soak(place: Path, server: Server, kills: int, events: int, seed: int, broker: Broker | None = None) -> Outcome:
-    """One soak in the empty folder ``place``; ``server`` is used for nothing else, ``broker`` is started already."""
-    points = (*STREAM_POINTS, "database", *(["broker"] if broker else []))
-    outcome = Outcome(seed, points)
-    topic = f"kafka://{broker.bootstrap}/soak" if broker else None
-    arrivals = sample(events, seed, stamped=broker is not None)
-    outcome.messages = len(arrivals)
-    worlds = []
-    for name in ("soaked", "calm"):
-        with connect(server.url("postgres"), autocommit=True) as conn:
+@dataclass(frozen=True)
+class Services:
+    """What a soak kills beside workers: used for nothing else, started already. Without Redis nothing writes one."""
+
+    database: Server
+    broker: Broker | None = None
+    redis: RedisFaults | None = None
+
+    def faults(self) -> dict[str, tuple[Callable[[], None], Callable[[], object]]]:
+        """name -> (kill it, start it again)."""
+        found: dict[str, Any] = {"database": (lambda: _kill(self.database), self.database.ensure)}
+        if self.broker:
+            found["broker"] = (self.broker.kill, self.broker.start)
+        return found | (self.redis.services() if self.redis else {})
+
+    def world(self, place: Path, name: str) -> World:
+        """An empty database (and one of Redis) for workers on the topic."""
+        with connect(self.database.url("postgres"), autocommit=True) as conn:
             conn.execute(f"create database {name}".encode())
-        url = server.url(name)
+        url = self.database.url(name)
         migrate(url)
-        worlds.append(World(url, place / "log", place / name, topic))
-    services: dict[str, Any] = {"database": (lambda: _kill(server), server.ensure)}
-    if broker:
-        services["broker"] = (broker.kill, broker.start)
-    work = Soak(worlds[0], arrivals, random.Random(seed), outcome, services)
+        topic = f"kafka://{self.broker.bootstrap}/soak" if self.broker else None
+        if self.redis is None:
+            return World(url, place / "log", place / name, topic)
+        number = SOAKED if name == "soaked" else CALM
+        return OnlineWorld(url, place / "log", place / name, topic, online_url=self.redis.server.url(number))
+
+
+def soak(place: Path, services: Services, kills: int, events: int, seed: int) -> Outcome:
+    """One soak in the empty folder ``place``."""
+    faults, points = services.faults(), (*STREAM_POINTS, *(TWIN_POINTS if services.redis else ()))
+    outcome = Outcome(seed, (*points, *faults))
+    arrivals = sample(events, seed, stamped=services.broker is not None)
+    outcome.messages = len(arrivals)
+    soaked, calm = (services.world(place, name) for name in ("soaked", "calm"))
+    rng = random.Random(seed)
+    work = Soak(soaked, arrivals, rng, outcome, points, faults)
+    if services.redis and isinstance(soaked, OnlineWorld):
+        work.between = _between(services.redis, Watched(soaked, rng, outcome.online), outcome)
     try:
         work.run(kills)
     finally:
-        worlds[0].close()
-    done = worlds[1].run("--until-idle", "--group", "calm")
+        soaked.close()
+    done = calm.run("--until-idle", "--group", "calm")
     if done.returncode:
         outcome.differences.append(f"the undisturbed worker ended with {done.returncode}: {done.stderr[-300:]}")
-    compare(outcome, *worlds)
+    found, outcome.values = differences(soaked, calm)
+    outcome.differences += found
+    if isinstance(soaked, OnlineWorld) and isinstance(calm, OnlineWorld):
+        truth = None if services.broker else truth_of(arrivals)  # a broker stamps arrivals itself
+        outcome.differences += redis_differences(soaked, calm, truth, outcome.online)
     return outcome
+
+
+def _between(redis: RedisFaults, watched: Watched, outcome: Outcome) -> Callable[[], None]:
+    def between() -> None:
+        redis.snapshot()
+        outcome.differences += watched.look()
+
+    return between
 
 
 def _kill(server: Server) -> None:
@@ -242,21 +251,28 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--kafka", action="store_true", help="on a real broker, which is killed too")
+    parser.add_argument(
+        "--redis", action="store_true", help="workers write a real Redis, which is killed and emptied too"
+    )
     args = parser.parse_args()
     print(f"stream soak: {args.kills} kills, {args.events:,} events, seed {args.seed}", flush=True)
-    with tempfile.TemporaryDirectory(prefix="ct-stream-soak-") as name:
-        server, broker = Server(Path(name) / "pg"), Broker(Path(name) / "kafka") if args.kafka else None
+    with tempfile.TemporaryDirectory(prefix="ct-soak-") as name:
+        place, server = Path(name), Server(Path(name) / "pg")
+        broker = Broker(place / "kafka") if args.kafka else None
+        redis = RedisFaults(place / "redis", random.Random(args.seed)) if args.redis else None
         server.ensure()
         try:
             if broker:
                 broker.start()
-            outcome = soak(Path(name), server, args.kills, args.events, args.seed, broker)
+            outcome = soak(place, Services(server, broker, redis), args.kills, args.events, args.seed)
         finally:
             base = server.base
             server.stop()
             shutil.rmtree(base, ignore_errors=True)
             if broker:
                 broker.stop()
+            if redis:
+                redis.server.stop(signal.SIGKILL)
     print(outcome)
     print(json.dumps({"kills": outcome.hits.total(), "differences": len(outcome.differences)}))
     sys.exit(1 if outcome.differences or outcome.missed else 0)
