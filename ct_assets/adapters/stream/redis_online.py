@@ -10,7 +10,7 @@ partition). An empty or older Redis is not an empty window: reads refuse until i
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -151,21 +151,29 @@ class RedisTable:
         return {int(name): Progress.parsed(text) for name, text in found.items() if name != b"g"}
 
     def send(
-        self, rows: Packed, generation: bytes, begins: Mapping[int, int] | None, *, by_replays: bool = False
+        self,
+        rows: Packed,
+        generation: bytes,
+        begins: Mapping[int, int] | Iterator[int],
+        *,
+        by_replays: bool = False,
     ) -> list[tuple[bytes, int, int]]:
-        """Write rows in pipelined calls, each of which takes place only where the progress is at ``begins`` (by
-        partition; None: a generation that nobody reads yet). Returns the rows that held a part of the delta already:
-        (entity, partition, their version). Raises :class:`OnlineBehind`.
+        """Write rows in pipelined calls, each of which takes place only where the progress is at ``begins``, by partition.
+
+        For a generation that nobody reads yet ``begins`` gives its messages their numbers instead, from 1 on. Returns
+        the rows that held a part of the delta already: (entity, partition, their version). Raises :class:`OnlineBehind`.
         """
-        mode = "load" if begins is None else "live"
+        mode = "live" if isinstance(begins, Mapping) else "load"
         lives_ms = (self.table.definition.ttl_us + self.table.layout.tile_us) // 1000
         how = [generation, mode, "replays" if by_replays else "offset", lives_ms]
-        ranges = [n for pair in (begins or {}).items() for n in pair]
+
+        def where() -> list[int]:
+            return [n for pair in begins.items() for n in pair] if isinstance(begins, Mapping) else [next(begins)]
 
         def write() -> list[list[Any]]:
             with self.client.pipeline(transaction=False) as calls:
                 for message in rows.messages(MESSAGE_BYTES):
-                    self._write(keys=[self.base], args=[*how, message, *ranges], client=calls)
+                    self._write(keys=[self.base], args=[*how, message, *where()], client=calls)
                 return calls.execute()
 
         overlaps: list[tuple[bytes, int, int]] = []

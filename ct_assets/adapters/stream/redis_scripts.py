@@ -5,7 +5,7 @@ What goes here: Lua of writes. What does not: reads (``redis_read_script``), sen
 
 Keys: ``BASE`` is a hash: ``g`` names the generation that answers, a partition's number its progress as text
 ``offset:replays:top:last append:caught up:updated`` (empty: none). ``BASE:<g>:<entity>`` holds an entity's rows, and with
-``:<id>`` behind it the events of a closed row. Names are made inside the scripts, so a Redis Cluster is not supported.
+``:<id>`` behind it the events of a closed row; ``BASE:<g>`` counts the messages of a load. Names are made inside the scripts, so a Redis Cluster is not supported.
 """
 
 from __future__ import annotations
@@ -23,16 +23,22 @@ end
 """
 
 _WRITE = """
--- KEYS: BASE. ARGV: generation, live | load, offset | replays, ms to live, rows, then for each partition: number, from.
+-- KEYS: BASE. ARGV: generation, live | load, offset | replays, ms to live, rows, then when live for each partition: number,
+-- from; a load adds whatever it is sent, but each of its messages (the number follows) once: clients send again.
 -- Returns {'ok'}, {'generation'} or {'gap'}: nothing was written; {'overlap', entity, partition, version, ...}: these
 -- rows hold a part of the delta already, all others are written.
 local base, generation, by_offset = KEYS[1], ARGV[1], ARGV[3] == 'offset'
-if ARGV[2] == 'live' then
+local live = ARGV[2] == 'live'
+if live then
   if redis.call('HGET', base, 'g') ~= generation then return {'generation'} end
   for i = 6, #ARGV, 2 do
     local offset, replays = progress(redis.call('HGET', base, ARGV[i]) or nil)
     if (by_offset and offset or replays) ~= tonumber(ARGV[i + 1]) then return {'gap'} end
   end
+else
+  local counted = base .. ':' .. generation
+  if tonumber(ARGV[6]) <= tonumber(redis.call('GET', counted) or 0) then return {'ok'} end
+  redis.call('SET', counted, ARGV[6])
 end
 local prefix, px, blob, p, found = base .. ':' .. generation .. ':', ARGV[4], ARGV[5], 1, {'ok'}
 local read, pack, sub, call = struct.unpack, struct.pack, string.sub, redis.call
@@ -91,7 +97,7 @@ local function take_row(number, time, from, to, below)
     renew = true
     if count >= MANY then drop(part, below) end
     before, behind, last, first, offset, replays, n, sums, events = rows, '', nil, nil, -2, 0, 0, NONE, ''
-  else
+  elseif live then
     local version = by_offset and offset or replays
     if version >= to then apply = false
     elseif version > from then

@@ -10,6 +10,7 @@ version that Redis names. Rows name the version they hold too, so a part that co
 
 from __future__ import annotations
 
+import itertools
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -197,6 +198,8 @@ class Twin:
         old: Progress,
         new: Progress,
     ) -> None:
+        import polars as pl
+
         if new.next_offset > old.next_offset:
             query = EventQuery(
                 since=self._reach(conn, place),
@@ -208,16 +211,17 @@ class Twin:
                 now = replace(old, next_offset=end)
                 self._move(place, generation, {partition: (old, now)}, events)
                 old = now
-        if new.replays > old.replays:
+        for replay in range(old.replays, new.replays):  # one after the other: a part of several could not be told
             query = EventQuery(
                 since=self._reach(conn, place),
-                after={partition: (_ALL, old.replays)},
-                version={partition: (_ALL, new.replays)},
+                after={partition: (_ALL, replay)},
+                version={partition: (_ALL, replay + 1)},
                 partitions=(partition,),
             )
-            now = replace(old, replays=new.replays)
-            for events, _ in self._pieces(conn, query, 0):
-                self._move(place, generation, {partition: (old, now)}, events, by_replays=True)
+            now = replace(old, replays=replay + 1)
+            frames = list(event_frames(conn, self.stream, query, self.storage))
+            events = pl.concat(frames) if frames else pl.DataFrame()
+            self._move(place, generation, {partition: (old, now)}, events, by_replays=True)
             old = now
         if old != new and not place.advance(generation, {partition: (old, new)}):
             raise OnlineBehind("another worker moved it")
@@ -260,7 +264,7 @@ class Twin:
         self,
         place: RedisTable,
         generation: bytes,
-        begins: Mapping[int, int] | None,
+        begins: Mapping[int, int] | Iterator[int],
         ranges: Mapping[int, Range],
         events: pl.DataFrame,
         by_replays: bool = False,
@@ -300,15 +304,13 @@ class Twin:
             progress = committed_progress(conn, self.stream, None)
             ranges = {p: Range(float("inf"), found.next_offset) for p, found in progress.items()}
             query = EventQuery(since=self._reach(conn, place), version={p: f.version for p, f in progress.items()})
-            total = 0
+            total, numbers = 0, itertools.count(1)
             for events, _ in self._pieces(conn, query, 0):
-                self._send(place, generation, None, ranges, events)
+                self._send(place, generation, numbers, ranges, events)
                 total += len(events)
-            was_there = place.generation() is not None
             place.publish(generation, progress)
             self._generations[definition_id] = generation
-            if was_there:
-                place.sweep(generation)
+            place.sweep(generation)  # of before, and of loads that were broken off
             self.say(f"loaded {place.table.definition.name} into Redis: {total:,} events")
             return True
         finally:

@@ -5,6 +5,7 @@ Why values are compared with the oracle after each fault: a batch applied twice,
 
 from __future__ import annotations
 
+import itertools
 import random
 import signal
 import subprocess
@@ -20,12 +21,20 @@ import polars as pl
 import psycopg
 import pytest
 
-from ct_assets.adapters.stream import redis_online, state
+from ct_assets.adapters.stream import dead_letters, redis_online, redis_sync, state
 from ct_assets.adapters.stream.online import OnlineTable
 from ct_assets.adapters.stream.packed_rows import Range, pack
-from ct_assets.adapters.stream.redis_online import OnlineBehind, OnlineNotLoaded, OnlineUnreachable, RedisTable, connect
+from ct_assets.adapters.stream.redis_online import (
+    OnlineBehind,
+    OnlineNotLoaded,
+    OnlineUnreachable,
+    Progress,
+    RedisTable,
+    connect,
+)
 from ct_assets.adapters.stream.redis_sync import OnlineAway, Twin
 from ct_assets.adapters.stream.training_frames import Request, training_frame
+from ct_assets.streaming.decode import JsonDecoder
 from ct_assets.streaming.oracle import Event
 from ct_assets_tests.adapters.stream import victim, worlds
 from ct_assets_tests.adapters.stream.test_online_values import random_events, ready
@@ -165,6 +174,66 @@ def test_an_emptied_redis_is_loaded_again(conn, made) -> None:
     twin.level(conn)  # so does the next look, without any commit
     writer.commit(events[60:])
     assert_equal(place, events)
+
+
+def test_a_load_in_several_pieces_has_every_event(conn, made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An entity has events in many chunks, and a piece ends between them: each piece adds to what the one before wrote."""
+    writer, twin, place = made
+    events = worlds.accepted(random_events(6, 120))
+    for start in range(0, 120, 10):
+        writer.commit(events[start : start + 10])
+    monkeypatch.setattr(redis_sync, "EVENTS_AT_ONCE", 30)
+    twin.level(conn)
+    assert_equal(place, events)
+
+
+def test_a_load_whose_answer_was_lost_is_sent_again_and_counts_once(conn, made) -> None:
+    """The client sends a pipeline again when its connection breaks after Redis wrote it."""
+    place = made[2]
+    events = worlds.accepted(random_events(8, 60, partitions=1))
+    rows = pack(place.packing, worlds.frame(events), {0: Range(float("inf"), 60)})
+    assert rows is not None
+    for _ in range(2):
+        assert place.send(rows, b"g", itertools.count(1)) == []
+    place.publish(b"g", {0: Progress(60)})
+    assert_equal(place, events)
+    assert place.sweep(b"g") == 1  # the count of messages
+
+
+def test_replays_that_redis_missed_are_applied_each_once(conn, made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one entity, in several pieces; then the process that applied one died before the rest."""
+    writer, twin, place = made
+    definition = place.table.definition
+    texts = [f'{{"id": "x{n}", "who": 1, "at_time": "2026-01-01T00:01:5{n}Z", "kind": "a"}}' for n in range(6)]
+    dead = [
+        state.DeadLetterRow(0, 5 + n, "poison", "torn", definition.acceptance.contract_digest, text.encode(), None)
+        for n, text in enumerate(texts)
+    ]
+    writer.commit(worlds.accepted([Given(1, 2 * M)]), dead=dead)
+    twin.level(conn)
+    letters = [row[0] for row in conn.execute("select dead_letter_id from stream.dead_letter order by 1").fetchall()]
+    decoder = JsonDecoder(definition.schema, definition.acceptance)
+
+    def replay(some: Sequence[int]) -> None:
+        for letter in some:
+            found = dead_letters.replay(conn, writer.stream, decoder, dead_letters.Chosen(ids=(letter,)), START + H)
+            assert found.outcomes == {"accepted": 1}
+
+    def n() -> int:
+        return place.read([1], START + 2 * M + 1).values[0]["n"]
+
+    replay(letters[:3])
+    monkeypatch.setattr(redis_sync, "EVENTS_AT_ONCE", 1)
+    twin.level(conn)
+    assert n() == 4
+    replay(letters[3:4])
+    before = place.progress()
+    twin.level(conn)
+    assert before is not None
+    place.client.hset(place.base, "0", before[0].text)  # as if it had died before it said so
+    replay(letters[4:])
+    twin.level(conn)
+    assert n() == 7
 
 
 def test_an_older_redis_catches_up_and_one_that_is_ahead_is_loaded_again(conn, made) -> None:
