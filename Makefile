@@ -41,7 +41,7 @@ soak: install-dev ## long random tests with printed seeds (SEED=N to repeat one;
 	@$(BIN)/python -m ct_assets_tests.faults.soak_kill --kills 100 $(if $(SEED),--seed $(SEED))
 	@$(BIN)/python -m ct_assets_tests.faults.soak_stream --kills 300 --events 1000000 $(if $(KAFKA),--kafka) $(if $(shell command -v redis-server),--redis) $(if $(SEED),--seed $(SEED))
 	@$(BIN)/python -m ct_assets_tests.conformance.live_streams --streams 10000 $(if $(SEED),--seed $(SEED))
-	@$(if $(KAFKA),STREAM_CASES=all $(BIN)/pytest -q -n 0 ct_assets_tests/conformance -k "case and worker-kafka",true)
+	@STREAM_CASES=all $(BIN)/pytest -q -n 0 ct_assets_tests/conformance -k "case and ($(if $(KAFKA),worker-kafka or )redis)"
 
 guards: install-dev ## remove each guard in a copy: its fault test must fail (make guards ARGS="--only F12")
 	@$(BIN)/python -m ct_assets_tests.faults.guards $(ARGS)

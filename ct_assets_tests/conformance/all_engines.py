@@ -1,7 +1,8 @@
 """Which engines run a streaming case, as pytest parameters.
 
 What goes here: the three sets. What does not: engines themselves, cases. ``CT`` variables are not read by tests, so the
-whole of Kafka is asked for with STREAM_CASES=all (`make soak` does); `make test` runs Kafka in batches of 7.
+whole of Kafka and Redis is asked for with STREAM_CASES=all (`make soak` does); `make test` runs Kafka in batches of 7, Redis
+in batches of 1 and 7.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ import pytest
 from ct_assets_tests.conformance.live_engine import Live
 from ct_assets_tests.conformance.stream_engines import BATCHES, EVERYWHERE, WITHOUT_FILES
 
-ON_KAFKA = BATCHES if os.environ.get("STREAM_CASES") == "all" else (7,)
+ALL = os.environ.get("STREAM_CASES") == "all"
+ON_KAFKA = BATCHES if ALL else (7,)
+IN_REDIS = BATCHES if ALL else (1, 7)
 LIVE_LOG = {f"worker-log-{size or 'all'}": Live("log", size) for size in BATCHES}
-LIVE_LOG["worker-log-7-redis"] = Live("log", 7, "redis")
+LIVE_LOG |= {f"worker-log-{size or 'all'}-redis": Live("log", size, "redis") for size in IN_REDIS}
 LIVE_KAFKA = {f"worker-kafka-{size or 'all'}": Live("kafka", size) for size in ON_KAFKA}
 
 
