@@ -164,12 +164,12 @@ class Feast:
 
         return EntityKey(join_keys=["user_id"], entity_values=[Value(int64_val=user)])
 
-    def write(self, users: list[int]) -> float:
-        """Seconds to write one row for each user."""
+    def rows(self, users: list[int]) -> list[Any]:
+        """One row for each user, as Feast hands them to a store."""
         from feast.protos.feast.types.Value_pb2 import Value
 
         now = dt.datetime.now(dt.UTC)
-        data = [
+        return [
             (
                 self.key(u),
                 {n: Value(int64_val=u % 7) if i < 4 else Value(double_val=u / 7) for i, n in enumerate(self.names)},
@@ -178,12 +178,18 @@ class Feast:
             )
             for u in users
         ]
+
+    def write(self, users: list[int]) -> float:
+        """Seconds to write one row for each user."""
+        data = self.rows(users)
         started = time.perf_counter()
         self.store.online_write_batch(self.config, self.view, data, None)
         return time.perf_counter() - started
 
     def read(self, users: list[int]) -> Any:
-        return self.store.online_read(self.config, self.view, [self.key(u) for u in users], self.names)
+        return self.store.online_read(
+            self.config, self.view, [self.key(u) for u in users], list(self.names)
+        )  # it adds to them
 
 
 def bare_table(url: str, users: int) -> psycopg.Connection:

@@ -56,12 +56,10 @@ def array_columns(layout: Layout) -> list[CopyColumn]:
 
 @dataclass(frozen=True)
 class Grouped:
-    """Events as rows, whatever store keeps them: ``events`` in order of their rows, the number of each one's row, and
-    ``rows`` with entity, part, tile, n, first_t, last_t and the summaries; ``counts``: events of each."""
+    """Events in order of their rows, whatever store keeps them: the number of each one's row, the events of each row."""
 
     events: pl.DataFrame
     row: np.ndarray
-    rows: pl.DataFrame
     counts: np.ndarray
 
     @property
@@ -73,11 +71,16 @@ class Grouped:
 def grouped(layout: Layout, events: pl.DataFrame) -> Grouped | None:
     """The rows that ``events`` (as committed) make; None when no filter keeps any of them."""
     kept = _kept_events(layout, events)
-    if kept.is_empty():
+    return None if kept.is_empty() else Grouped(kept, *_row_of(kept))
+
+
+def fold(layout: Layout, events: pl.DataFrame, commit_id: int) -> Rows | None:
+    """The rows that ``events`` (as committed) add to the table; None when no filter keeps any of them."""
+    found = grouped(layout, events)
+    if found is None:
         return None
-    row, counts = _row_of(kept)
-    rows = (
-        kept.with_columns(pl.Series("_row", row))
+    frame = (
+        found.events.with_columns(pl.Series("_row", found.row))
         .group_by("_row", maintain_order=True)
         .agg(
             pl.col("entity").first(),
@@ -86,21 +89,13 @@ def grouped(layout: Layout, events: pl.DataFrame) -> Grouped | None:
             pl.len().cast(pl.Int32).alias("n"),
             pl.col("t").first().alias("first_t"),
             pl.col("t").last().alias("last_t"),
-            *[_summary(s).alias(s.name) for s in layout.summaries],
+            *[summed(s).alias(s.name) for s in layout.summaries],
         )
     )
-    return Grouped(kept, row, rows, counts)
-
-
-def fold(layout: Layout, events: pl.DataFrame, commit_id: int) -> Rows | None:
-    """The rows that ``events`` (as committed) add to the table; None when no filter keeps any of them."""
-    found = grouped(layout, events)
-    if found is None:
-        return None
-    number = np.arange(len(found.rows), dtype=np.int64) + 1  # unique within the commit
+    number = np.arange(len(frame), dtype=np.int64) + 1  # unique within the commit
     seq = np.where(found.is_full, (commit_id << SEQUENCE_BITS) + number % (1 << SEQUENCE_BITS), 0)
     columns = copy_order(table_columns(layout))
-    frame = found.rows.with_columns(
+    frame = frame.with_columns(
         pl.Series("seq", seq),
         pl.lit(commit_id, pl.Int64).alias("version"),
         *[arrays(found.events[c.name], found.counts, c.postgres_type).alias(c.name) for c in array_columns(layout)],
@@ -158,7 +153,7 @@ def _row_of(kept: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     return row, np.diff(np.append(np.flatnonzero(starts_row), size))
 
 
-def _summary(summary: Summary) -> pl.Expr:
+def summed(summary: Summary) -> pl.Expr:
     chosen = (pl.col("m") // (1 << summary.filter)) % 2 == 1
     if summary.column is None:
         return chosen.sum().cast(pl.Int32)

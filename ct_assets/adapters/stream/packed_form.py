@@ -3,13 +3,14 @@
 What goes here: formats, and integers as limbs. What does not: folding events into them (``packed_rows``), Lua
 (``redis_scripts``, ``redis_read_script``). Pure.
 
-The rows are those of the PostgreSQL table (``layout``): up to 511 events of one (entity, partition, tile). Lua knows only
-doubles, so an integer beyond 2**53 would lose digits: it is kept as *limbs* of 24 bits (three for 64 bits, six for 128; the
+A row holds events of one (entity, partition, tile): up to 255 while it is open; then it is closed, and has sums (those of
+the PostgreSQL table, ``layout``) and its events under a key of their own. Lua knows only doubles, so an integer beyond 2**53 would lose digits: it is kept as *limbs* of 24 bits (three for 64 bits, six for 128; the
 last one has the sign), which are added limb by limb, exactly for 2**29 events, and put together in Python.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,24 +23,38 @@ from ct_assets.streaming.definition import Aggregate
 LIMB = 24  # bits of a limb
 _NARROW, _WIDE = "I3I3i2", "I3I3I3I3I3i1"  # Lua's formats of 64 and 128 bits, little-endian
 MAX_COLUMNS = 32  # bits that say which columns are null
-# of a stored row, before its sums: size, last and first event time, partition, tile, version (offset, replays), id
-# (0: open, its events follow; else they lie under a key of their own), events
+FORM = 2  # of the bytes below; part of every key, so that another form is never misread
+# What ends a row: its size, last and first event time, partition, tile, version (offset, replays; -1: says nothing), id, events.
+# Before it lie the events of an open row (id 0), or the sums of a closed one, whose events have a key of their own.
 ROW_FORMAT = "<I4ddi4dddI4I4"
-ROW_HEAD = 4 + 8 + 8 + 4 + 8 + 8 + 8 + 4 + 4
-# of a row that is sent: size, bytes of the entity, last, first, partition, tile, version before and after, the time before
-# which rows of the partition may go, events
-ITEM_FORMAT = "<I4I4ddi4ddddI4"
-ITEM_HEAD = np.dtype(
+ROW_FOOT = np.dtype(
     [
         ("size", "<u4"),
-        ("key", "<u4"),
         ("last", "<f8"),
         ("first", "<f8"),
         ("part", "<i4"),
         ("tile", "<f8"),
-        ("begin", "<f8"),
-        ("end", "<f8"),
-        ("below", "<f8"),
+        ("offset", "<f8"),
+        ("replays", "<f8"),
+        ("id", "<u4"),
+        ("n", "<u4"),
+    ]
+)
+FULL = (1 << 32) - 1  # the id of a row on its way to be closed: it has sums and events
+# Behind the last row of an entity lie four bytes: the bytes of all its rows, which tell where the next one goes.
+# What is sent: size, bytes of the entity, partition, 1 when a row of it is full; of its first row tile, bytes, last and first
+# time, events; then the entity (filled up to a multiple of four) and its rows.
+ITEM_FORMAT = "<I4I4i4I4dI4ddI4"
+ITEM_HEAD = np.dtype(
+    [
+        ("size", "<u4"),
+        ("key", "<u4"),
+        ("part", "<i4"),
+        ("full", "<u4"),
+        ("tile", "<f8"),
+        ("row", "<u4"),
+        ("last", "<f8"),
+        ("first", "<f8"),
         ("n", "<u4"),
     ]
 )
@@ -122,6 +137,9 @@ def answer_width(packing: Packing, aggregate: Aggregate) -> int:
     return sum(summary_width(s) for s in packing.layout.needed(aggregate))
 
 
-def whole(limbs: tuple[float, ...]) -> int:
-    """The integer that limbs stand for."""
-    return sum(int(limb) << (LIMB * place) for place, limb in enumerate(limbs))
+def whole(limbs: Sequence[float]) -> int:
+    """The integer that limbs stand for; 0 of none."""
+    total = 0
+    for limb in reversed(limbs):
+        total = (total << LIMB) + int(limb)
+    return total

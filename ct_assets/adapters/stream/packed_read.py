@@ -52,40 +52,42 @@ class Finisher:
 
     def values(self, answer: bytes, at_us: int) -> dict[str, Any]:
         """The aggregates of one entity, out of what Lua returned for it."""
-        if self.packing.summarised:
+        if self._plan is not None:
             numbers = self._doubles.unpack(answer)
-            return {name: finish(numbers[start:end]) for name, start, end, finish in self._plan}
+            return {name: finish(numbers) for name, finish in self._plan}
         events = sorted(self._events(answer), key=lambda e: (e.time, e.partition, e.offset))
         return {a.name: self._folded(a, events, at_us) for a in self.packing.layout.definition.aggregates}
 
     @cached_property
     def _doubles(self) -> struct.Struct:
-        return struct.Struct(f"<{self._plan[-1][2]}d")
+        aggregates = self.packing.layout.definition.aggregates
+        return struct.Struct(f"<{sum(answer_width(self.packing, a) for a in aggregates)}d")
 
     @cached_property
-    def _plan(self) -> list[tuple[str, int, int, Finish]]:
+    def _plan(self) -> list[tuple[str, Finish]] | None:
+        """Per aggregate what makes its value of the answer's numbers; None where events are folded."""
+        if not self.packing.summarised:
+            return None
         plan, at = [], 0
         for aggregate in self.packing.layout.definition.aggregates:
-            width = answer_width(self.packing, aggregate)
-            plan.append((aggregate.name, at, at + width, self._finish(aggregate)))
-            at += width
+            plan.append((aggregate.name, self._finish(aggregate, at)))
+            at += answer_width(self.packing, aggregate)
         return plan
 
-    def _finish(self, aggregate: Aggregate) -> Finish:
-        """What turns merged summaries into the value."""
+    def _finish(self, aggregate: Aggregate, at: int) -> Finish:
+        """What turns merged summaries, from ``at`` on, into the value."""
         if aggregate.function == "count" or aggregate.column is None:
-            return lambda d: int(d[0])
+            return lambda d: int(d[at])
         column = self.packing.layout.column(aggregate.column)
         if aggregate.function in ("min", "max"):
-            return lambda d: _typed(column, d[1] if limbs_of(column) == 1 else whole(tuple(d[1:]))) if d[0] else None
-        if aggregate.function == "sum":
-            return lambda d: _sum(column, whole(tuple(d)))
+            return _extreme(column, at)
         widths = [summary_width(s) for s in self.packing.layout.needed(aggregate)]
+        if aggregate.function == "sum":
+            return _total(column, at, widths[0])
+        second, third, end = at + 1, at + 1 + widths[1], at + sum(widths)
 
         def finish(d: Sequence[float]) -> float | None:
-            edge = 1 + widths[1]
-            squares = whole(tuple(d[edge:])) if len(widths) > 2 else 0
-            return _moment(aggregate, column, int(d[0]), whole(tuple(d[1:edge])), squares)
+            return _moment(aggregate, column, int(d[at]), whole(d[second:third]), whole(d[third:end]))
 
         return finish
 
@@ -170,6 +172,25 @@ def _of_floats(function: str, values: list[float]) -> float | None:
         return None
     variance = _added([(v - mean) * (v - mean) for v in values]) / (len(values) - 1)
     return variance if function == "var" else math.sqrt(variance)
+
+
+def _total(column: Kept, at: int, width: int) -> Finish:
+    """A sum whose limbs lie from ``at`` on; most are nothing."""
+    nothing, end = _sum(column, 0), at + width
+
+    def finish(d: Sequence[float]) -> Any:
+        total = whole(d[at:end])
+        return _sum(column, total) if total else nothing
+
+    return finish
+
+
+def _extreme(column: Kept, at: int) -> Finish:
+    """An extreme whose flag lies at ``at``, its limbs behind."""
+    first, end = at + 1, at + 1 + limbs_of(column)
+    if limbs_of(column) == 1:
+        return lambda d: _typed(column, d[first]) if d[at] else None
+    return lambda d: _typed(column, whole(d[first:end])) if d[at] else None
 
 
 def _sum(column: Kept, total: int) -> int | Decimal | None:

@@ -15,8 +15,8 @@ import polars as pl
 import pyarrow as pa
 
 from ct_assets.adapters.stream.layout import Kept, Summary
-from ct_assets.adapters.stream.online_rows import grouped
-from ct_assets.adapters.stream.packed_form import ITEM_HEAD, LIMB, Packing, summary_width
+from ct_assets.adapters.stream.online_rows import Grouped, grouped, summed
+from ct_assets.adapters.stream.packed_form import FULL, ITEM_HEAD, LIMB, ROW_FOOT, Packing, summary_width
 
 _MASK = (1 << LIMB) - 1
 Bytes = npt.NDArray[np.uint8]
@@ -34,50 +34,99 @@ class Range:
 
 @dataclass(frozen=True)
 class Packed:
-    """Rows in order of their entity: the bytes, where each ends, and whether the next row is of another entity."""
+    """What is sent, in order of entity and partition: the bytes, and where each item ends (see ``packed_form``)."""
 
     rows: int
     events: int
     data: Bytes
     ends: Sizes
-    is_last: npt.NDArray[np.bool_]
 
     def messages(self, size: int) -> Iterator[bytes]:
-        """The bytes in parts of about ``size``, an entity never in two."""
-        cuts = self.ends[self.is_last]
+        """The bytes in parts of about ``size``, an item never in two."""
         start = 0
         while start < len(self.data):
-            place = min(int(np.searchsorted(cuts, start + size)), len(cuts) - 1)
-            yield self.data[start : cuts[place]].tobytes()
-            start = int(cuts[place])
+            place = min(int(np.searchsorted(self.ends, start + size)), len(self.ends) - 1)
+            yield self.data[start : self.ends[place]].tobytes()
+            start = int(self.ends[place])
 
 
-def pack(packing: Packing, events: pl.DataFrame, ranges: Mapping[int, Range]) -> Packed | None:
+def pack(
+    packing: Packing, events: pl.DataFrame, ranges: Mapping[int, Range], *, by_replays: bool = False
+) -> Packed | None:
     """The rows that ``events`` (as committed) add, for the delta of ``ranges`` (by partition); None when there is none."""
     found = grouped(packing.layout, events)
     if found is None:
         return None
-    frame = found.rows
-    event_bytes, sizes = _events(packing, found.events)
-    row_sizes = np.add.reduceat(sizes, np.searchsorted(found.row, np.arange(len(frame))))
-    keys = frame["entity"].cast(pl.String)
+    kept, counts, is_full = found.events, found.counts, found.is_full
+    starts = np.cumsum(counts) - counts
+    rows = kept.select("entity", "part", "tile")[starts]
+    parts = rows["part"].to_numpy()
+    event_bytes, sizes = _events(packing, kept)
+    event_sizes = np.add.reduceat(sizes, starts)
+    sum_bytes, sum_sizes = _full_sums(packing, found)
+    foot = np.zeros(len(rows), ROW_FOOT)
+    times = kept["t"].to_numpy()
+    foot["n"], foot["first"], foot["last"] = counts, times[starts], times[starts + counts - 1]
+    foot["part"], foot["tile"] = parts, rows["tile"].to_numpy()
+    foot["offset"] = foot["replays"] = -1
+    ends = {p: r.end for p, r in ranges.items()}
+    foot["replays" if by_replays else "offset"] = _of_partition(ends, parts)
+    foot["id"][is_full] = FULL
+    foot["size"] = sum_sizes + event_sizes + ROW_FOOT.itemsize
+    opens = np.ones(len(rows), bool)  # whether a row is the first of its entity and partition
+    opens[1:] = (parts[1:] != parts[:-1]) | (rows["entity"] != rows["entity"].shift(1)).to_numpy()[1:]
+    head, key_bytes, key_sizes = _heads(rows.filter(opens), foot, is_full, np.flatnonzero(opens))
+    data = interleaved(
+        [
+            (head.view(np.uint8), np.where(opens, ITEM_HEAD.itemsize, 0)),
+            (key_bytes, _at(opens, key_sizes)),
+            (sum_bytes, sum_sizes),
+            (event_bytes, event_sizes),
+            (foot.view(np.uint8), np.full(len(rows), ROW_FOOT.itemsize, np.int64)),
+        ]
+    )
+    return Packed(len(rows), len(kept), data, np.cumsum(head["size"], dtype=np.int64))
+
+
+def _heads(
+    items: pl.DataFrame, foot: npt.NDArray[np.void], is_full: npt.NDArray[np.bool_], starts: Sizes
+) -> tuple[npt.NDArray[np.void], Bytes, Sizes]:
+    """The heads of items, which begin at rows ``starts``; their entities as bytes."""
+    keys = items["entity"].cast(pl.String)
     key_bytes, key_sizes = _text(keys)
-    head = np.zeros(len(frame), ITEM_HEAD)
-    parts = frame["part"].to_numpy()
-    for name, column in (("n", "n"), ("first", "first_t"), ("last", "last_t"), ("part", "part"), ("tile", "tile")):
-        head[name] = frame[column].to_numpy()
-    for name in ("begin", "end", "below"):
-        known = {p: getattr(r, name) for p, r in ranges.items()}
-        head[name] = [known[p] for p in parts.tolist()] if len(known) > 1 else next(iter(known.values()))
-    sums = _sums(packing, frame)
+    head = np.zeros(len(items), ITEM_HEAD)
     head["key"] = keys.str.len_bytes().to_numpy()
-    head["size"] = ITEM_HEAD.itemsize + sums.shape[1] * 8 + key_sizes + row_sizes
-    fixed = np.concatenate([head.view(np.uint8).reshape(len(frame), -1), sums.view(np.uint8)], axis=1)
-    fixed_sizes = np.full(len(frame), fixed.shape[1], np.int64)
-    data = interleaved([(fixed.reshape(-1), fixed_sizes), (key_bytes, key_sizes), (event_bytes, row_sizes)])
-    is_last = np.ones(len(frame), bool)
-    is_last[:-1] = (frame["entity"] != frame["entity"].shift(-1)).to_numpy()[:-1]
-    return Packed(len(frame), len(found.events), data, np.cumsum(head["size"], dtype=np.int64), is_last)
+    head["part"] = items["part"].to_numpy()
+    head["row"] = foot["size"][starts]
+    for name in ("tile", "last", "first", "n"):
+        head[name] = foot[name][starts]
+    head["full"] = np.maximum.reduceat(is_full.astype(np.uint32), starts)
+    head["size"] = ITEM_HEAD.itemsize + key_sizes + np.add.reduceat(foot["size"].astype(np.int64), starts)
+    return head, key_bytes, key_sizes
+
+
+def _of_partition(known: Mapping[int, float], parts: npt.NDArray[np.int32]) -> npt.NDArray[np.float64] | float:
+    if len(known) == 1:
+        return next(iter(known.values()))
+    numbers = np.array(sorted(known))
+    return np.array([known[n] for n in numbers.tolist()])[np.searchsorted(numbers, parts)]
+
+
+def _at(places: npt.NDArray[np.bool_], values: Sizes) -> Sizes:
+    """``values`` at the true places, 0 elsewhere."""
+    found = np.zeros(len(places), np.int64)
+    found[places] = values
+    return found
+
+
+def _full_sums(packing: Packing, found: Grouped) -> tuple[Bytes, Sizes]:
+    """The sums of rows that are full from birth (of others Lua makes them when it closes them), and the bytes of each."""
+    is_full = found.is_full
+    if not packing.summarised or not is_full.any():
+        return np.empty(0, np.uint8), np.zeros(len(is_full), np.int64)
+    keyed = found.events.with_columns(pl.Series("_row", found.row)).filter(is_full[found.row])
+    frame = keyed.group_by("_row", maintain_order=True).agg(summed(s).alias(s.name) for s in packing.layout.summaries)
+    return _sums(packing, frame).view(np.uint8).reshape(-1), np.where(is_full, packing.sums * 8, 0)
 
 
 def interleaved(segments: Sequence[tuple[Bytes, Sizes]]) -> Bytes:

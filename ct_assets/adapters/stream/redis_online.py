@@ -12,11 +12,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from ct_assets.adapters.stream.online_read import OnlineValues
-from ct_assets.adapters.stream.packed_form import Packing
+from ct_assets.adapters.stream.packed_form import FORM, Packing
 from ct_assets.adapters.stream.packed_read import Finisher
 from ct_assets.adapters.stream.redis_read_script import read_script
 from ct_assets.adapters.stream.redis_scripts import ADVANCE, write_script
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import redis
 
     from ct_assets.adapters.stream.online import OnlineTable
-    from ct_assets.adapters.stream.packed_rows import Packed
+    from ct_assets.adapters.stream.packed_rows import Packed, Range
 
 MESSAGE_BYTES = 256 * 1024  # of rows in one call: some ms of Redis' one thread, so readers never wait long
 READ_AT_ONCE = 1_000  # entities in one call
@@ -80,6 +80,23 @@ class Progress:
         return cls(n[0], n[1], n[2], n[3], bool(n[4]), n[5])
 
 
+@dataclass(frozen=True)
+class Delta:
+    """What a write covers: ``ranges`` by partition, counted in offsets or in replays.
+
+    It takes place only where the progress of each partition is at ``begins``. A load, of a generation that nobody reads
+    yet, has ``numbers`` for its messages instead (1, 2, ... over all its deltas): each takes place once.
+    """
+
+    ranges: Mapping[int, Range]
+    begins: Mapping[int, int] = field(default_factory=dict)
+    by_replays: bool = False
+    numbers: Iterator[int] | None = None
+
+
+_Parsed = tuple[dict[int, Progress], list[PartitionState], int | None]
+
+
 def connect(url: str) -> redis.Redis:
     """A client of ``url``; nothing is opened before its first command. Reads are retried once on a broken connection."""
     import redis
@@ -114,7 +131,7 @@ class RedisTable:
         ).fetchone()
         if row is None:
             raise UsageError(f"version {table.definition.hash[:12]} of {table.definition.name} is not registered")
-        return cls(client, table, f"ct:{table.definition.name}:{table.definition_id}-{row[0]}", redact(url))
+        return cls(client, table, f"ct:{table.definition.name}:{table.definition_id}-{row[0]}-{FORM}", redact(url))
 
     @cached_property
     def packing(self) -> Packing:
@@ -150,30 +167,20 @@ class RedisTable:
             return None
         return {int(name): Progress.parsed(text) for name, text in found.items() if name != b"g"}
 
-    def send(
-        self,
-        rows: Packed,
-        generation: bytes,
-        begins: Mapping[int, int] | Iterator[int],
-        *,
-        by_replays: bool = False,
-    ) -> list[tuple[bytes, int, int]]:
-        """Write rows in pipelined calls, each of which takes place only where the progress is at ``begins``, by partition.
+    def send(self, rows: Packed, generation: bytes, delta: Delta) -> list[tuple[bytes, int, int]]:
+        """Write the rows of a delta in pipelined calls, each of which takes place only where the progress is as it says.
 
-        For a generation that nobody reads yet ``begins`` gives its messages their numbers instead, from 1 on. Returns
-        the rows that held a part of the delta already: (entity, partition, their version). Raises :class:`OnlineBehind`.
+        Returns what holds a part of the delta already: (entity, partition, its version). Raises :class:`OnlineBehind`.
         """
-        mode = "live" if isinstance(begins, Mapping) else "load"
         lives_ms = (self.table.definition.ttl_us + self.table.layout.tile_us) // 1000
-        how = [generation, mode, "replays" if by_replays else "offset", lives_ms]
-
-        def where() -> list[int]:
-            return [n for pair in begins.items() for n in pair] if isinstance(begins, Mapping) else [next(begins)]
+        how = [generation, "load" if delta.numbers else "live", "replays" if delta.by_replays else "offset", lives_ms]
+        where = [n for p, r in delta.ranges.items() for n in (p, delta.begins.get(p, 0), r.begin, r.end, r.below)]
 
         def write() -> list[list[Any]]:
             with self.client.pipeline(transaction=False) as calls:
                 for message in rows.messages(MESSAGE_BYTES):
-                    self._write(keys=[self.base], args=[*how, message, *where()], client=calls)
+                    number = next(delta.numbers) if delta.numbers else 0
+                    self._write(keys=[self.base], args=[*how, message, number, *where], client=calls)
                 return calls.execute()
 
         overlaps: list[tuple[bytes, int, int]] = []
@@ -241,8 +248,14 @@ class RedisTable:
                     hint="a worker mends that when it runs; `ct stream sync` does it now",
                 )
             time.sleep(0.002)
-        parts = {int(base[i]): Progress.parsed(base[i + 1]) for i in range(0, len(base), 2) if base[i] != b"g"}
-        watermark, fresh = self._times(parts, at_us)
+        parts, states, fresh = self._parsed(base)
+        acceptance = self.table.definition.acceptance
+        watermark = completeness(
+            states,
+            at_us,
+            out_of_orderness_us=acceptance.out_of_orderness_us,
+            idle_timeout_us=acceptance.idle_timeout_us,
+        ).at
         definition = self.table.definition
         stale = None
         if definition.freshness_us is not None:
@@ -265,8 +278,7 @@ class RedisTable:
         ahead = False
         for start in range(0, len(entities), READ_AT_ONCE):
             some = entities[start : start + READ_AT_ONCE]
-            args = [at_us, int(version), *some]
-            found = self._asked(lambda args=args: self._read(keys=[self.base], args=args))
+            found = self._asked(partial(self._run_read, at_us, int(version), *some))
             if found is None:
                 raise OnlineNotLoaded(
                     f"Redis at {self.address or 'CT_ONLINE_URL'} has nothing of {self.table.definition.name}"
@@ -278,19 +290,32 @@ class RedisTable:
             answers += found[2]
         return base, ahead and version, answers
 
-    def _times(self, parts: Mapping[int, Progress], at_us: int) -> tuple[int | None, int | None]:
-        """Watermark and the moment up to which the state is known to be current: the rule of ``stream.progress``."""
-        acceptance = self.table.definition.acceptance
+    def _run_read(self, *args: Any) -> Any:
+        """The script by its name: redis-py's wrapper costs a tenth of a read of one entity."""
+        from redis.exceptions import NoScriptError
+
+        try:
+            return self.client.evalsha(self._read.sha, 1, self.base, *args)
+        except NoScriptError:  # Redis was started anew
+            return self._read(keys=[self.base], args=args)
+
+    def _parsed(self, base: list[bytes]) -> _Parsed:
+        """The progress of the partitions, and the moment up to which the state is known to be current (the rule of
+        ``stream.progress``). Between two commits Redis answers the same: it is parsed once."""
+        known = self._last_parsed.get("now")
+        if known is not None and known[0] == base:
+            return known[1]
+        parts = {int(base[i]): Progress.parsed(base[i + 1]) for i in range(0, len(base), 2) if base[i] != b"g"}
         states = [PartitionState(p, s.top, s.caught_up, s.last_append) for p, s in parts.items()]
-        found = completeness(
-            states,
-            at_us,
-            out_of_orderness_us=acceptance.out_of_orderness_us,
-            idle_timeout_us=acceptance.idle_timeout_us,
-        )
         fresh = [s.updated if s.caught_up else s.last_append for s in parts.values()]
         there = [f for f in fresh if f is not None]
-        return found.at, min(there) if there and len(there) == len(fresh) else None
+        found = parts, states, min(there) if there and len(there) == len(fresh) else None
+        self._last_parsed["now"] = base, found
+        return found
+
+    @cached_property
+    def _last_parsed(self) -> dict[str, tuple[list[bytes], _Parsed]]:
+        return {}
 
     def _asked(self, ask: Callable[[], Any]) -> Any:
         return asked(ask, self.address)
@@ -298,14 +323,19 @@ class RedisTable:
 
 def asked(ask: Callable[[], Any], address: str) -> Any:
     """What Redis answers. Raises :class:`OnlineUnreachable` when it does not."""
-    from redis.exceptions import ConnectionError as NoConnection
-    from redis.exceptions import OutOfMemoryError, ReadOnlyError
-    from redis.exceptions import TimeoutError as TooLate
-
     try:
         return ask()
-    except (NoConnection, TooLate, ReadOnlyError, OutOfMemoryError) as error:
+    except _no_answer() as error:
         raise OnlineUnreachable(
             f"Redis at {address or 'CT_ONLINE_URL'} does not answer: {str(error)[:200]}",
             hint="start it, or unset CT_ONLINE_URL to read from PostgreSQL; `ct doctor` examines it",
         ) from error
+
+
+@cache
+def _no_answer() -> tuple[type[Exception], ...]:
+    from redis.exceptions import ConnectionError as NoConnection
+    from redis.exceptions import OutOfMemoryError, ReadOnlyError
+    from redis.exceptions import TimeoutError as TooLate
+
+    return NoConnection, TooLate, ReadOnlyError, OutOfMemoryError

@@ -10,10 +10,11 @@ Keys: ``BASE`` is a hash: ``g`` names the generation that answers, a partition's
 
 from __future__ import annotations
 
-from ct_assets.adapters.stream.layout import ROW_EVENTS, Summary
-from ct_assets.adapters.stream.packed_form import ITEM_FORMAT, ITEM_HEAD, ROW_FORMAT, ROW_HEAD, Packing
+from ct_assets.adapters.stream.layout import ROW_EVENTS
+from ct_assets.adapters.stream.packed_form import FULL, ITEM_FORMAT, ROW_FOOT, ROW_FORMAT, Packing
+from ct_assets.adapters.stream.redis_sums_script import sums_of
 
-KEEP_ROWS = 8  # an entity with more rows loses those that no window can reach
+TIDY_BYTES = 1_024  # an entity's rows are put together when they grow over a multiple of this
 
 PROGRESS = """
 local function progress(text)
@@ -23,15 +24,20 @@ end
 """
 
 _WRITE = """
--- KEYS: BASE. ARGV: generation, live | load, offset | replays, ms to live, rows, then when live for each partition: number,
--- from; a load adds whatever it is sent, but each of its messages (the number follows) once: clients send again.
+-- KEYS: BASE. ARGV: generation, live | load, offset | replays, ms to live, items, number of the message, then for each
+-- partition: number, progress, from, to, the time before which rows may go. A load adds whatever it is sent, but each of its messages
+-- (1, 2, ...) once: clients send again.
 -- Returns {'ok'}, {'generation'} or {'gap'}: nothing was written; {'overlap', entity, partition, version, ...}: these
--- rows hold a part of the delta already, all others are written.
-local base, generation, by_offset = KEYS[1], ARGV[1], ARGV[3] == 'offset'
-local live = ARGV[2] == 'live'
+-- hold a part of the delta already, all others are written.
+local base, generation, by_offset, px = KEYS[1], ARGV[1], ARGV[3] == 'offset', ARGV[4]
+local live, from, to, below = ARGV[2] == 'live', {}, {}, {}
+for i = 7, #ARGV, 5 do
+  local part = tonumber(ARGV[i])
+  from[part], to[part], below[part] = tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3]), tonumber(ARGV[i + 4])
+end
 if live then
   if redis.call('HGET', base, 'g') ~= generation then return {'generation'} end
-  for i = 6, #ARGV, 2 do
+  for i = 7, #ARGV, 5 do
     local offset, replays = progress(redis.call('HGET', base, ARGV[i]) or nil)
     if (by_offset and offset or replays) ~= tonumber(ARGV[i + 1]) then return {'gap'} end
   end
@@ -40,124 +46,143 @@ else
   if tonumber(ARGV[6]) <= tonumber(redis.call('GET', counted) or 0) then return {'ok'} end
   redis.call('SET', counted, ARGV[6])
 end
-local prefix, px, blob, p, found = base .. ':' .. generation .. ':', ARGV[4], ARGV[5], 1, {'ok'}
+local prefix, blob, p, found = base .. ':' .. generation .. ':', ARGV[5], 1, {'ok'}
 local read, pack, sub, call = struct.unpack, struct.pack, string.sub, redis.call
-local NONE = string.rep('\\0', SUMS * 8)
--- the entity in hand: its key, its rows as one text, whether they changed
-local entity, key, rows, dirty, renew
--- its open row in hand, of one partition and tile: what lies before and behind it, whether the delta is applied to it
-local part, tile, before, behind, apply
-local last, first, offset, replays, n, sums, events, last_id
+local floor, max, min = math.floor, math.max, math.min
 
-local function put_row()
-  if apply then
-    local size = HEAD + SUMS * 8 + #events
-    rows = before .. pack('ROW', size, last, first, part, tile, offset, replays, 0, n) .. sums .. events .. behind
-    dirty = true
-  end
-  apply = nil
-end
-
-local function put_entity()
-  if apply ~= nil then put_row() end
-  if not dirty then return end
-  -- a time to live costs as much as the write: it is renewed with each new tile, and reaches a tile further
-  if renew then call('SET', key, rows, 'PX', px) else call('SET', key, rows, 'KEEPTTL') end
-end
-
--- rows of a partition that end before a time go
-local function drop(number, below)
-  local left, q = {}, 1
-  while q <= #rows do
-    local size, row_last, _, row_part, _, _, _, id = read('ROW', rows, q)
-    if row_part == number and row_last < below then
-      if id > 0 then call('UNLINK', key .. ':' .. id) end
-    else left[#left + 1] = sub(rows, q, q + size - 1) end
-    q = q + size
-  end
-  rows = table.concat(left)
-end
-
--- the open row of a partition and tile comes into hand; a delta from..to is applied to it, or not
-local function take_row(number, time, from, to, below)
-  part, tile, last_id, n = number, time, 0, nil
-  local q, count = 1, 0
-  while q <= #rows do
-    local size, a, b, row_part, row_tile, c, d, id, m, r = read('ROW', rows, q)
-    if id == 0 and row_part == part and row_tile == tile then
-      last, first, offset, replays, n = a, b, c, d, m
-      before, behind = sub(rows, 1, q - 1), sub(rows, q + size)
-      sums, events = sub(rows, r, r + SUMS * 8 - 1), sub(rows, r + SUMS * 8, q + size - 1)
-    end
-    if id > last_id then last_id = id end
-    count, q = count + 1, q + size
-  end
-  apply = true
-  if not n then
-    renew = true
-    if count >= MANY then drop(part, below) end
-    before, behind, last, first, offset, replays, n, sums, events = rows, '', nil, nil, -2, 0, 0, NONE, ''
-  elseif live then
+-- the version of a partition's newest row that says one: versions never fall from a row to the next of its partition
+local function version_of(rows, number)
+  local stop = #rows - 4
+  while stop > 0 do
+    local size, _, _, part, _, offset, replays = read('ROW', rows, stop - FOOT + 1)
     local version = by_offset and offset or replays
-    if version >= to then apply = false
-    elseif version > from then
-      apply = false
-      found[1] = 'overlap'
-      found[#found + 1] = entity
-      found[#found + 1] = part
-      found[#found + 1] = version
-    end
+    if part == number and version >= 0 then return version end
+    stop = stop - size
   end
-  if by_offset then offset = to else replays = to end
+  return -2
 end
 
--- one call reads all entities of the message; unpack has room for some thousand values
-local names, stored = {}, {}
-while p <= #blob do
-  local size, key_size = read('<I4I4', blob, p)
-  local at_name = p + ITEM_HEAD + SUMS * 8
-  local name = prefix .. sub(blob, at_name, at_name + key_size - 1)
-  if name ~= names[#names] then names[#names + 1] = name end
-  p = p + size
-end
-for i = 1, #names, 1000 do
-  local some = call('MGET', unpack(names, i, math.min(i + 999, #names)))
-  for k = 1, #some do stored[i + k - 1] = some[k] end
-end
-local number_of = 0
-
-p = 1
-while p <= #blob do
-  local size, key_size, a, b, number, time, from, to, below, m, q = read('ITEM', blob, p)
-  local at_name = q + SUMS * 8
-  local name = sub(blob, at_name, at_name + key_size - 1)
-  if name ~= entity then
-    if entity then put_entity() end
-    number_of = number_of + 1
-    entity, key, dirty, renew = name, names[number_of], false, false
-    rows = stored[number_of] or ''
-  end
-  if apply ~= nil and (number ~= part or time ~= tile) then put_row() end
-  if apply == nil then take_row(number, time, from, to, below) end
-  if apply then
-    local more = sub(blob, at_name + math.ceil(key_size / 4) * 4, p + size - 1)
-    if n == 0 then sums, events, first = sub(blob, q, at_name - 1), more, b
+-- one row for all open ones of a partition and tile; full ones are closed; what no window reaches goes. Closed rows lie
+-- before open ones and are looked at when one more is closed
+local function tidy(key, full)
+  local rows = call('GET', key)
+  local stop, last_id, closed, open, named, tops = #rows - 4, 0, {}, {}, {}, {}
+  while stop > 0 do
+    local start_foot = stop - FOOT + 1
+    local size, last, first, part, tile, offset, replays, id, n = read('ROW', rows, start_foot)
+    local start, top = stop - size + 1, tops[part]
+    if top then
+      top[1], top[2] = max(top[1], offset), max(top[2], replays)
     else
-      sums, events = summed(sums, 1, blob, q), events .. more
-      if b < first then first = b end
+      tops[part] = {offset, replays}
     end
-    if not last or a > last then last = a end
-    n = n + m
-    if n >= FULL then  -- the open row stays, empty, and with it the version: a delta that comes again is known
+    if id > 0 and id < NEW then
+      if id > last_id then last_id = id end
+      if not full then
+        closed[#closed + 1] = sub(rows, 1, stop)
+        break
+      end
+    end
+    if last < (below[part] or last) then
+      if id > 0 and id < NEW then call('UNLINK', key .. ':' .. id) end
+    elseif id == 0 then
+      local name = sub(rows, start_foot + 20, start_foot + 31)
+      local row = named[name]
+      if row then
+        row[1], row[2], row[5] = max(row[1], last), min(row[2], first), row[5] + n
+        row[#row + 1] = sub(rows, start, start_foot - 1)
+      else
+        row = {last, first, part, tile, n, sub(rows, start, start_foot - 1)}
+        named[name], open[#open + 1] = row, row
+      end
+    elseif id == NEW then
+      open[#open + 1] = {last, first, part, tile, n, sub(rows, start + SUMS * 8, start_foot - 1), sub(rows, start, start + SUMS * 8 - 1)}
+      open[#open].is_new = true
+    else
+      closed[#closed + 1] = sub(rows, start, stop)
+    end
+    stop = start - 1
+  end
+  local out, behind = {}, {}
+  for i = #closed, 1, -1 do out[#out + 1] = closed[i] end
+  for i = #open, 1, -1 do
+    local row = open[i]
+    local top, body, id, n = tops[row[3]], nil, 0, row[5]
+    if row.is_new or n >= MOST then
+      local events, sums = row[6], row[7]
+      if not row.is_new then
+        events = table.concat(row, '', 6)
+        sums = sums_of(events)
+      end
       last_id = last_id + 1
-      call('SET', key .. ':' .. last_id, events, 'PX', px)
-      before = before .. pack('ROW', HEAD + SUMS * 8, last, first, part, tile, offset, replays, last_id, n) .. sums
-      n, sums, events = 0, NONE, ''
+      id, body = last_id, sums
+      call('SET', key .. ':' .. id, events, 'PX', px)
+    else
+      body = table.concat(row, '', 6)
+    end
+    local text = body .. pack('ROW', #body + FOOT, row[1], row[2], row[3], row[4], top[1], top[2], id, n)
+    if id > 0 then out[#out + 1] = text else behind[#behind + 1] = text end
+  end
+  local text = table.concat(out) .. table.concat(behind)
+  if text == '' then call('UNLINK', key) else call('SET', key, text .. pack('<I4', #text), 'PX', px) end
+end
+
+while p <= #blob do
+  local size, key_size, part, full, tile, row, row_last, row_first, row_n, at_name = read('ITEM', blob, p)
+  local name = sub(blob, at_name, at_name + key_size - 1)
+  local start, final = at_name + key_size + -key_size % 4, p + size - 1
+  local key = prefix .. name
+  local foot = call('GETRANGE', key, -FOOT - 4, -1)
+  if foot == '' then
+    call('SET', key, sub(blob, start, final) .. pack('<I4', final - start + 1), 'PX', px)
+    if full > 0 then tidy(key, true) end
+  else
+    local last_size, last, first, last_part, last_tile, offset, replays, id, n, length = read('ROW_END', foot, 1)
+    local apply = true
+    if live then
+      local version = by_offset and offset or replays
+      if last_part ~= part or version < 0 then version = version_of(call('GET', key), part) end
+      if version > from[part] then
+        apply = false
+        if version < to[part] then
+          found[1] = 'overlap'
+          found[#found + 1] = name
+          found[#found + 1] = part
+          found[#found + 1] = version
+        end
+      end
+    end
+    if apply then
+      local now
+      local same = id == 0 and last_part == part and last_tile == tile
+      if same and n + row_n < MOST then
+        -- the events come behind those of the open row, in place of its foot; a foot of both, and rows that follow
+        local grown = row - FOOT
+        now = length + final - start + 1 - FOOT
+        if row_last > last then last = row_last end
+        if row_first < first then first = row_first end
+        if by_offset then offset = to[part] else replays = to[part] end
+        local text = sub(blob, start, start + grown - 1)
+        local size_now, n_now = last_size + grown, n + row_n
+        if start + row > final then
+          text = text .. pack('ROW_END', size_now, last, first, part, tile, offset, replays, 0, n_now, now)
+        else
+          text = text .. pack('ROW', size_now, last, first, part, tile, offset, replays, 0, n_now)
+            .. sub(blob, start + row, final) .. pack('<I4', now)
+        end
+        call('SETRANGE', key, length - FOOT, text)
+      else
+        now = length + final - start + 1
+        call('SETRANGE', key, length, sub(blob, start, final) .. pack('<I4', now))
+        if same then full = 1 end
+      end
+      if full > 0 or now - length >= EVERY or now % EVERY < length % EVERY then tidy(key, full > 0)
+      -- a time to live costs half as much as the write: it is renewed with each new tile, and reaches a tile further
+      elseif last_tile ~= tile then call('PEXPIRE', key, px) end
     end
   end
   p = p + size
 end
-if entity then put_entity() end
 return found
 """
 
@@ -179,68 +204,22 @@ return 1
 
 def write_script(packing: Packing) -> str:
     """Adds packed rows to entities."""
-    return filled(packing, "\n".join([PROGRESS, _merging(packing), _WRITE]))
+    return filled(packing, "\n".join([PROGRESS, sums_of(packing), _WRITE]))
 
 
 def filled(packing: Packing, text: str) -> str:
     """A script with the numbers and formats of a definition in place of their names."""
-    longest = packing.layout.definition.max_window_us
     known = {
-        "ITEM_HEAD": ITEM_HEAD.itemsize,
-        "LONGEST": longest,
+        "LONGEST": packing.layout.definition.max_window_us,
         "SUMS": packing.sums,
-        "HEAD": ROW_HEAD,
-        "FULL": ROW_EVENTS,
-        "MANY": KEEP_ROWS,
+        "FOOT": ROW_FOOT.itemsize,
+        "MOST": ROW_EVENTS,
+        "NEW": FULL,
+        "EVERY": TIDY_BYTES,
     }
     for name, value in known.items():
         text = text.replace(name, str(value))
-    return text.replace("'ROW'", f"'{ROW_FORMAT}'").replace("'ITEM'", f"'{ITEM_FORMAT}'")
-
-
-def _merging(packing: Packing) -> str:
-    """A function that merges the sums of two rows: texts and where in them the sums begin; some sums at a time, as Lua
-    has at most 200 local variables."""
-    pieces: list[list[str]] = []
-    start, at, held = 0, 0, []
-    for summary, (first, width) in packing.slots.items():
-        if first + width - start > _AT_ONCE:
-            pieces.append(_merged_piece(start, at, held))
-            start, held = first, []
-        held.append(
-            _extreme_of(summary, first - start, width)
-            if summary.what in ("lo", "hi")
-            else " ".join(f"a{i} = a{i} + b{i}" for i in range(first - start, first - start + width))
-        )
-        at = first + width
-    if held:
-        pieces.append(_merged_piece(start, at, held))
-    lines = ["local function summed(s, i, t, j)", "local out = ''", *(line for piece in pieces for line in piece)]
-    return "\n".join([*lines, "return out", "end"])
-
-
-_AT_ONCE = 80
-
-
-def _merged_piece(start: int, end: int, merges: list[str]) -> list[str]:
-    count = end - start
-    doubles = "d" * count
-    a, b = (", ".join(f"{name}{i}" for i in range(count)) for name in "ab")
-    return [
-        "do",
-        f"local {a} = struct.unpack('<{doubles}', s, i + {start * 8})",
-        f"local {b} = struct.unpack('<{doubles}', t, j + {start * 8})",
-        *merges,
-        f"out = out .. struct.pack('<{doubles}', {a})",
-        "end",
-    ]
-
-
-def _extreme_of(summary: Summary, at: int, width: int) -> str:
-    """The extreme of two, each a flag and limbs of which the last decides first; in local variables a and b."""
-    sign = ">" if summary.what == "hi" else "<"
-    better = f"b{at + 1} {sign} a{at + 1}"
-    for limb in range(at + 2, at + width):
-        better = f"b{limb} {sign} a{limb} or (b{limb} == a{limb} and ({better}))"
-    a, b = (", ".join(f"{name}{i}" for i in range(at, at + width)) for name in "ab")
-    return f"if b{at} ~= 0 and (a{at} == 0 or {better}) then {a} = {b} end"
+    formats = {"ROW": ROW_FORMAT, "ROW_END": ROW_FORMAT + "I4", "ITEM": ITEM_FORMAT}
+    for name, found in formats.items():
+        text = text.replace(f"'{name}'", f"'{found}'")
+    return text

@@ -21,6 +21,7 @@ from ct_assets.adapters.crash import Crash, no_crash
 from ct_assets.adapters.stream.chunks import OFFSET, PARTITION, EventQuery, event_frames
 from ct_assets.adapters.stream.online import garbage_limit
 from ct_assets.adapters.stream.redis_online import (
+    Delta,
     OnlineBehind,
     OnlineUnreachable,
     Progress,
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 
     from ct_assets.adapters.storage import Storage
     from ct_assets.adapters.stream.online import OnlineTable
-    from ct_assets.adapters.stream.packed_rows import Range
     from ct_assets.adapters.stream.records import PartitionProgress, Stream
 
 _LOAD_LOCK = 7_236_013  # class of the advisory locks; the key is the definition
@@ -255,29 +255,21 @@ class Twin:
 
         begins = {p: place_of(old) for p, (old, _) in moves.items()}
         ranges = {p: Range(place_of(old), place_of(new), self._below(place, new)) for p, (old, new) in moves.items()}
-        self._send(place, generation, begins, ranges, events, by_replays)
+        self._send(place, generation, Delta(ranges, begins, by_replays), events)
         self.crash("twin_sent")
         if not place.advance(generation, moves):
             raise OnlineBehind("another worker moved it")
 
-    def _send(  # noqa: PLR0913 - what, where, from where to where
-        self,
-        place: RedisTable,
-        generation: bytes,
-        begins: Mapping[int, int] | Iterator[int],
-        ranges: Mapping[int, Range],
-        events: pl.DataFrame,
-        by_replays: bool = False,
-    ) -> None:
+    def _send(self, place: RedisTable, generation: bytes, delta: Delta, events: pl.DataFrame) -> None:
         import polars as pl
 
         from ct_assets.adapters.stream.packed_rows import pack
 
-        rows = pack(place.packing, events, ranges) if len(events) else None
+        rows = pack(place.packing, events, delta.ranges, by_replays=delta.by_replays) if len(events) else None
         if rows is None:
             return
-        overlaps = place.send(rows, generation, begins, by_replays=by_replays)
-        if overlaps and by_replays:
+        overlaps = place.send(rows, generation, delta)
+        if overlaps and delta.by_replays:
             raise OnlineBehind("replayed events were applied in part")
         entity = pl.col(place.table.definition.entity).cast(pl.String)
         for (
@@ -288,8 +280,8 @@ class Twin:
             rest = events.filter(
                 (entity == name.decode()) & (pl.col(PARTITION) == partition) & (pl.col(OFFSET) >= version)
             )
-            narrowed = {partition: replace(ranges[partition], begin=version)}
-            self._send(place, generation, begins, narrowed, rest)
+            narrowed = {partition: replace(delta.ranges[partition], begin=version)}
+            self._send(place, generation, replace(delta, ranges=narrowed), rest)
 
     def _load(self, conn: psycopg.Connection, place: RedisTable) -> bool:
         """Load a version anew beside what is there, then let it answer. False: another process is at it."""
@@ -306,7 +298,7 @@ class Twin:
             query = EventQuery(since=self._reach(conn, place), version={p: f.version for p, f in progress.items()})
             total, numbers = 0, itertools.count(1)
             for events, _ in self._pieces(conn, query, 0):
-                self._send(place, generation, numbers, ranges, events)
+                self._send(place, generation, Delta(ranges, numbers=numbers), events)
                 total += len(events)
             place.publish(generation, progress)
             self._generations[definition_id] = generation

@@ -25,6 +25,7 @@ from ct_assets.adapters.stream import dead_letters, redis_online, redis_sync, st
 from ct_assets.adapters.stream.online import OnlineTable
 from ct_assets.adapters.stream.packed_rows import Range, pack
 from ct_assets.adapters.stream.redis_online import (
+    Delta,
     OnlineBehind,
     OnlineNotLoaded,
     OnlineUnreachable,
@@ -122,18 +123,18 @@ def test_a_batch_applied_in_part_is_completed_by_another_range(conn, made, monke
     assert rows is not None
     messages = list(rows.messages(200))
     assert len(messages) > 2
-    half = replace(rows, data=rows.data[: len(messages[0])], ends=rows.ends, is_last=rows.is_last)
     cut = int((rows.ends <= len(messages[0])).sum())
-    half = replace(half, ends=rows.ends[:cut], is_last=rows.is_last[:cut], rows=cut)
+    half = replace(rows, data=rows.data[: len(messages[0])], ends=rows.ends[:cut])
     generation = place.generation()
     assert generation is not None
-    assert place.send(half, generation, {0: -2}) == []
+    assert place.send(half, generation, Delta({0: Range(-2, 80)}, {0: -2})) == []
     monkeypatch.setattr(redis_online, "TORN_SECONDS", 0.05)
     with pytest.raises(OnlineBehind, match="half a commit"):  # values and version would not belong together
         place.read(USERS, MOMENTS[0])
     assert place.read(USERS, MOMENTS[0], version=False).version == {}
     writer.commit(events[80:])
-    overlapping = place.send(pack(place.packing, worlds.frame(events), {0: Range(-2, 120)}), generation, {0: -2})  # pyright: ignore[reportArgumentType]
+    whole = {0: Range(-2, 120)}
+    overlapping = place.send(pack(place.packing, worlds.frame(events), whole), generation, Delta(whole, {0: -2}))  # pyright: ignore[reportArgumentType]
     assert {version for _, _, version in overlapping} == {80}
     # what overlapped was left out: those entities have the first batch only, and a catch-up mends them
     twin.level(conn)
@@ -191,10 +192,11 @@ def test_a_load_whose_answer_was_lost_is_sent_again_and_counts_once(conn, made) 
     """The client sends a pipeline again when its connection breaks after Redis wrote it."""
     place = made[2]
     events = worlds.accepted(random_events(8, 60, partitions=1))
-    rows = pack(place.packing, worlds.frame(events), {0: Range(float("inf"), 60)})
+    ranges = {0: Range(float("inf"), 60)}
+    rows = pack(place.packing, worlds.frame(events), ranges)
     assert rows is not None
     for _ in range(2):
-        assert place.send(rows, b"g", itertools.count(1)) == []
+        assert place.send(rows, b"g", Delta(ranges, numbers=itertools.count(1))) == []
     place.publish(b"g", {0: Progress(60)})
     assert_equal(place, events)
     assert place.sweep(b"g") == 1  # the count of messages
@@ -330,6 +332,25 @@ def test_rows_out_of_every_window_go_and_keys_end_with_the_ttl(conn, tmp_path: P
     newest = events[-1].time
     for at in (newest, newest + 1, newest + M, newest + M + 1):
         assert place.read([1], at).values[0] == worlds.expected(table.definition, events, 1, at)
+
+
+@pytest.mark.parametrize("aggregates", [SUMMARISED, UNPACKED], ids=["summarised", "unpacked"])
+def test_rows_that_fill_up_bit_by_bit_are_closed_in_redis(
+    conn, tmp_path: Path, redis_url: str, aggregates: str
+) -> None:
+    """Redis then makes the sums of a closed row: of windows that hold it whole, and beside those that do not."""
+    writer, table = ready(conn, worlds.definition(tmp_path, aggregates))
+    writer.twin = twin_of(writer, redis_url)
+    place = writer.twin.place(conn, table)
+    given = [replace(e, t=M + number * M // 1_000) for number, e in enumerate(random_events(3, 1_600, 2, 2))]
+    events = worlds.accepted(given)
+    for start in range(0, 1_600, 40):
+        writer.commit(events[start : start + 40])
+    name = f"{place.base}:{(place.generation() or b'').decode()}:1"
+    assert {key.rsplit(b":", 1)[1] for key in place.client.scan_iter(match=f"{name}:*")} >= {b"1", b"2"}
+    for at in (START + 5 * M, START + 6 * M + 17, START + 61 * M + 17, START + 3 * H):
+        for user, values in zip((0, 1), place.read([0, 1], at).values, strict=True):
+            assert worlds.shown(values) == worlds.expected(table.definition, events, user, at), (user, at - START)
 
 
 def test_events_that_were_evicted_are_noticed(conn, tmp_path: Path, redis_url: str) -> None:
