@@ -1,7 +1,7 @@
 """The online store in Redis: an entity's rows under one key, conditional bulk writes, reads finished in one round trip.
 
-What goes here: the client, keys, sending rows, reading. What does not: when what is written (``redis_sync``), Lua
-(``redis_scripts``, ``redis_read_script``), bytes (``packed_*``).
+What goes here: the client, keys, sending rows, reading. What does not: what is written (``redis_log``) and when
+(``redis_sync``), Lua (``redis_scripts``, ``redis_read_script``), bytes (``packed_*``).
 
 PostgreSQL stays the truth: Redis is a copy of what was committed there, and says up to where (its *progress*, by
 partition). An empty or older Redis is not an empty window: reads refuse until it is loaded.

@@ -1,6 +1,7 @@
 """Redis follows PostgreSQL: what was committed is applied, what was missed is caught up, what is gone is loaded again.
 
-What goes here: when Redis is written, and from what. What does not: how (``redis_online``), commits (``state``).
+What goes here: when Redis is written, and how long it may be away. What does not: reading the log for it (``redis_log``),
+writing it (``redis_online``), commits (``state``).
 
 The outbox is the log that every commit writes anyway: the chunks of accepted events (``chunks``). Redis names, by
 partition, the version up to which it has applied them. A commit whose beginning is that version is applied from memory;
@@ -10,24 +11,15 @@ version that Redis names. Rows name the version they hold too, so a part that co
 
 from __future__ import annotations
 
-import itertools
 import time
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ct_assets.adapters.crash import Crash, no_crash
-from ct_assets.adapters.stream.chunks import OFFSET, PARTITION, EventQuery, event_frames
-from ct_assets.adapters.stream.online import garbage_limit
-from ct_assets.adapters.stream.redis_online import (
-    Delta,
-    OnlineBehind,
-    OnlineUnreachable,
-    Progress,
-    RedisTable,
-    connect,
-)
+from ct_assets.adapters.stream.redis_log import LogToRedis, committed_progress
+from ct_assets.adapters.stream.redis_online import OnlineBehind, OnlineUnreachable, Progress, RedisTable, connect
 from ct_assets.adapters.stream.versions import ready_tables
 from ct_assets.errors import CtError
 
@@ -40,11 +32,8 @@ if TYPE_CHECKING:
     from ct_assets.adapters.stream.online import OnlineTable
     from ct_assets.adapters.stream.records import PartitionProgress, Stream
 
-_LOAD_LOCK = 7_236_013  # class of the advisory locks; the key is the definition
-EVENTS_AT_ONCE = 200_000
 PATIENCE_SECONDS = 120.0  # how long a worker commits on while Redis is away, before it stops with the reason
 RETRY_SECONDS = 1.0
-_ALL = 1 << 62  # beyond any offset and any count of replays
 _TRIES = 5
 
 
@@ -144,6 +133,20 @@ class Twin:
                 hint="start Redis (`ct doctor` examines it) and the worker again: it catches up",
             )
 
+    @cached_property
+    def _log(self) -> LogToRedis:
+        return LogToRedis(self.stream, self.storage, self.crash, self.reads_back_us)
+
+    def _load(self, conn: psycopg.Connection, place: RedisTable) -> bool:
+        """Load a version anew; False: another process is at it."""
+        loaded = self._log.load(conn, place)
+        if loaded is None:
+            return False
+        generation, events = loaded
+        self._generations[place.table.definition_id] = generation
+        self.say(f"loaded {place.table.definition.name} into Redis: {events:,} events")
+        return True
+
     def _tables(self, conn: psycopg.Connection) -> list[RedisTable]:
         known = [place.table for place in self._places.values()]
         with conn.transaction():
@@ -165,7 +168,7 @@ class Twin:
         for p in progress:
             now = replace(found[p.partition], next_offset=p.next_offset)
             moves[p.partition] = (replace(now, next_offset=p.expected_offset), now)
-        self._move(place, generation, moves, events)
+        self._log.move(place, generation, moves, events)
 
     def _level(self, conn: psycopg.Connection, place: RedisTable, partitions: Sequence[int] | None) -> None:
         for _ in range(_TRIES):
@@ -186,160 +189,12 @@ class Twin:
         self._generations[place.table.definition_id] = generation
         for partition, now in target.items():
             if partitions is None or partition in partitions:
-                self._catch_up(conn, place, generation, partition, held.get(partition, Progress()), now)
+                self._log.catch_up(conn, place, generation, partition, held.get(partition, Progress()), now)
         return True
-
-    def _catch_up(  # noqa: PLR0913 - one partition, from where to where
-        self,
-        conn: psycopg.Connection,
-        place: RedisTable,
-        generation: bytes,
-        partition: int,
-        old: Progress,
-        new: Progress,
-    ) -> None:
-        import polars as pl
-
-        if new.next_offset > old.next_offset:
-            query = EventQuery(
-                since=self._reach(conn, place),
-                after={partition: (old.next_offset, _ALL)},
-                version={partition: (new.next_offset, _ALL)},
-                partitions=(partition,),
-            )
-            for events, end in self._pieces(conn, query, new.next_offset):
-                now = replace(old, next_offset=end)
-                self._move(place, generation, {partition: (old, now)}, events)
-                old = now
-        for replay in range(old.replays, new.replays):  # one after the other: a part of several could not be told
-            query = EventQuery(
-                since=self._reach(conn, place),
-                after={partition: (_ALL, replay)},
-                version={partition: (_ALL, replay + 1)},
-                partitions=(partition,),
-            )
-            now = replace(old, replays=replay + 1)
-            frames = list(event_frames(conn, self.stream, query, self.storage))
-            events = pl.concat(frames) if frames else pl.DataFrame()
-            self._move(place, generation, {partition: (old, now)}, events, by_replays=True)
-            old = now
-        if old != new and not place.advance(generation, {partition: (old, new)}):
-            raise OnlineBehind("another worker moved it")
-
-    def _pieces(self, conn: psycopg.Connection, query: EventQuery, end: int) -> Iterator[tuple[pl.DataFrame, int]]:
-        """Events in pieces of about :data:`EVENTS_AT_ONCE` with the offset after each; the last one's is ``end``."""
-        import polars as pl
-
-        waiting: list[pl.DataFrame] = []
-        for frame in event_frames(conn, self.stream, query, self.storage):
-            if sum(map(len, waiting)) >= EVENTS_AT_ONCE:
-                yield pl.concat(waiting), int(waiting[-1][OFFSET][-1]) + 1
-                waiting = []
-            waiting.append(frame)
-        yield (pl.concat(waiting) if waiting else pl.DataFrame()), end
-
-    def _move(
-        self,
-        place: RedisTable,
-        generation: bytes,
-        moves: Mapping[int, tuple[Progress, Progress]],
-        events: pl.DataFrame,
-        *,
-        by_replays: bool = False,
-    ) -> None:
-        """Write the events between two progresses of some partitions, then say so."""
-        from ct_assets.adapters.stream.packed_rows import Range
-
-        def place_of(progress: Progress) -> int:
-            return progress.replays if by_replays else progress.next_offset
-
-        begins = {p: place_of(old) for p, (old, _) in moves.items()}
-        ranges = {p: Range(place_of(old), place_of(new), self._below(place, new)) for p, (old, new) in moves.items()}
-        self._send(place, generation, Delta(ranges, begins, by_replays), events)
-        self.crash("twin_sent")
-        if not place.advance(generation, moves):
-            raise OnlineBehind("another worker moved it")
-
-    def _send(self, place: RedisTable, generation: bytes, delta: Delta, events: pl.DataFrame) -> None:
-        import polars as pl
-
-        from ct_assets.adapters.stream.packed_rows import pack
-
-        rows = pack(place.packing, events, delta.ranges, by_replays=delta.by_replays) if len(events) else None
-        if rows is None:
-            return
-        overlaps = place.send(rows, generation, delta)
-        if overlaps and delta.by_replays:
-            raise OnlineBehind("replayed events were applied in part")
-        entity = pl.col(place.table.definition.entity).cast(pl.String)
-        for (
-            name,
-            partition,
-            version,
-        ) in overlaps:  # rare: a worker died, or lost its partition, in the middle of a delta
-            rest = events.filter(
-                (entity == name.decode()) & (pl.col(PARTITION) == partition) & (pl.col(OFFSET) >= version)
-            )
-            narrowed = {partition: replace(delta.ranges[partition], begin=version)}
-            self._send(place, generation, replace(delta, ranges=narrowed), rest)
-
-    def _load(self, conn: psycopg.Connection, place: RedisTable) -> bool:
-        """Load a version anew beside what is there, then let it answer. False: another process is at it."""
-        from ct_assets.adapters.stream.packed_rows import Range
-
-        definition_id = place.table.definition_id
-        row = conn.execute("select pg_try_advisory_lock(%s, %s)", (_LOAD_LOCK, definition_id)).fetchone()
-        if row != (True,):
-            return False
-        try:
-            generation = uuid.uuid4().hex[:12].encode()  # part of every key
-            progress = committed_progress(conn, self.stream, None)
-            ranges = {p: Range(float("inf"), found.next_offset) for p, found in progress.items()}
-            query = EventQuery(since=self._reach(conn, place), version={p: f.version for p, f in progress.items()})
-            total, numbers = 0, itertools.count(1)
-            for events, _ in self._pieces(conn, query, 0):
-                self._send(place, generation, Delta(ranges, numbers=numbers), events)
-                total += len(events)
-            place.publish(generation, progress)
-            self._generations[definition_id] = generation
-            place.sweep(generation)  # of before, and of loads that were broken off
-            self.say(f"loaded {place.table.definition.name} into Redis: {total:,} events")
-            return True
-        finally:
-            if not conn.closed:
-                conn.execute("select pg_advisory_unlock(%s, %s)", (_LOAD_LOCK, definition_id))
-
-    def _reach(self, conn: psycopg.Connection, place: RedisTable) -> int | None:
-        """The earliest event time that can still matter, behind the slowest partition; None: all."""
-        tops = [p.top for p in committed_progress(conn, self.stream, None).values() if p.top is not None]
-        return self._limit(place, min(tops)) if tops else None
-
-    def _below(self, place: RedisTable, progress: Progress) -> float:
-        """The event time before which a row of the partition may go."""
-        return float("-inf") if progress.top is None else float(self._limit(place, progress.top))
-
-    def _limit(self, place: RedisTable, top: int) -> int:
-        watermark = top - place.table.definition.acceptance.out_of_orderness_us
-        return garbage_limit(place.table, watermark - self.reads_back_us)
 
 
 class OnlineAway(CtError):
     """Redis was away longer than the worker's patience."""
-
-
-def committed_progress(
-    conn: psycopg.Connection, stream: Stream, partitions: Iterable[int] | None
-) -> dict[int, Progress]:
-    """How far the database is, by partition."""
-    with conn.transaction():
-        rows = conn.execute(
-            """select partition, next_offset, replays, top, last_append, caught_up,
-                      (extract(epoch from updated_at) * 1000000)::bigint
-               from stream.partition where stream_id = %s and (%s::integer[] is null or partition = any(%s))
-               order by partition""",
-            (stream.stream_id, *[None if partitions is None else list(partitions)] * 2),
-        ).fetchall()
-    return {row[0]: Progress(*row[1:]) for row in rows}
 
 
 def _is_ahead(held: Mapping[int, Progress], target: Mapping[int, Progress]) -> bool:

@@ -21,7 +21,7 @@ import polars as pl
 import psycopg
 import pytest
 
-from ct_assets.adapters.stream import dead_letters, redis_online, redis_sync, state
+from ct_assets.adapters.stream import dead_letters, redis_log, redis_online, state
 from ct_assets.adapters.stream.online import OnlineTable
 from ct_assets.adapters.stream.packed_rows import Range, pack
 from ct_assets.adapters.stream.redis_online import (
@@ -183,7 +183,7 @@ def test_a_load_in_several_pieces_has_every_event(conn, made, monkeypatch: pytes
     events = worlds.accepted(random_events(6, 120))
     for start in range(0, 120, 10):
         writer.commit(events[start : start + 10])
-    monkeypatch.setattr(redis_sync, "EVENTS_AT_ONCE", 30)
+    monkeypatch.setattr(redis_log, "EVENTS_AT_ONCE", 30)
     twin.level(conn)
     assert_equal(place, events)
 
@@ -225,7 +225,7 @@ def test_replays_that_redis_missed_are_applied_each_once(conn, made, monkeypatch
         return place.read([1], START + 2 * M + 1).values[0]["n"]
 
     replay(letters[:3])
-    monkeypatch.setattr(redis_sync, "EVENTS_AT_ONCE", 1)
+    monkeypatch.setattr(redis_log, "EVENTS_AT_ONCE", 1)
     twin.level(conn)
     assert n() == 4
     replay(letters[3:4])
