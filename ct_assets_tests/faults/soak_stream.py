@@ -148,8 +148,8 @@ class Soak:
         kill, start = self.services[name]
         self._append(count)
         worker = self.world.start("--no-supervise", "--max-messages", "500")
-        time.sleep(self.rng.uniform(0.7, 2.0))
-        alive = worker.poll() is None
+        alive = _holds(worker)  # one that only begins may refuse to, and has nothing to live through
+        time.sleep(self.rng.uniform(0.0, 1.2))
         kill()
         time.sleep(self.rng.uniform(0, 1))
         start()
@@ -162,6 +162,11 @@ class Soak:
     def _expect_end(self, code: int, said: str, what: str) -> None:
         if code:
             self.outcome.differences.append(f"{what}: ended with {code}: {said[-300:]}")
+
+
+def _holds(worker: Any) -> bool:
+    """Wait until a worker has its partitions; False when it ended before."""
+    return any("holding partitions" in line for line in worker.stderr)
 
 
 def _ended(worker: Any) -> tuple[int, str]:
