@@ -24,6 +24,7 @@ import psycopg
 import redis
 
 from ct_assets.adapters.postgres.connect import connect
+from ct_assets.adapters.stream import consistency
 from ct_assets.adapters.stream.online import OnlineTable
 from ct_assets.adapters.stream.online_reads import OnlineReads
 from ct_assets.adapters.stream.redis_online import OnlineBehind, OnlineNotLoaded, OnlineUnreachable
@@ -122,7 +123,7 @@ class Watched:
     counts: Counter[str] = field(default_factory=Counter)
 
     def look(self) -> Iterator[str]:
-        """One read of some users; what differs."""
+        """One read of the users that were written last and others; what differs."""
         with connect(self.world.url, autocommit=True) as conn:
             table = _table(conn)
             if table is None:
@@ -130,8 +131,8 @@ class Watched:
             end = newest(conn, table)
             if end is None:
                 return
-            users = [self.rng.randrange(1, 60) for _ in range(20)]
-            at = end + self.rng.choice(EDGES)
+            users = consistency.some_entities(conn, table, 300)
+            at = end + self.rng.choice((1, 1, *EDGES))  # what a batch did twice is in its newest windows
             try:
                 read = OnlineReads(self.world.online_url).read(conn, table, users, at)
             except REFUSALS as refusal:
