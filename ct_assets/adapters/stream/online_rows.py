@@ -154,6 +154,7 @@ def _row_of(kept: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 
 
 def summed(summary: Summary) -> pl.Expr:
+    """A summary of the events of a group."""
     chosen = (pl.col("m") // (1 << summary.filter)) % 2 == 1
     if summary.column is None:
         return chosen.sum().cast(pl.Int32)
