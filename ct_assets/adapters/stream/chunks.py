@@ -1,11 +1,7 @@
 """Accepted events as compressed Arrow chunks: written with each commit, read back for training, replay and recovery.
 
-What goes here: the form of a chunk, which chunks a question needs, events in order. What does not: the transaction that
-writes them (``state``), moving them to Parquet (``compaction``).
-
-A chunk holds accepted events of one partition in order of offset: the contract's columns and ``_offset``,
-``_append_time`` (-1: absent), ``_known_at`` (microseconds). Offsets and times are stored as differences, which zstd
-makes a third of the size.
+What goes here: which chunks a question needs, events in order. What does not: the form of a chunk (``chunk_form``), the
+transaction that writes them (``state``), moving them to Parquet (``compaction``).
 """
 
 from __future__ import annotations
@@ -18,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ct_assets.adapters.stream.chunk_form import APPEND, KNOWN, OFFSET, PARTITION, decode_chunk, encode_chunk
 from ct_assets.errors import CtError
 
 if TYPE_CHECKING:
@@ -27,7 +24,6 @@ if TYPE_CHECKING:
     from ct_assets.adapters.storage import Storage
     from ct_assets.adapters.stream.state import Stream
 
-OFFSET, APPEND, KNOWN, PARTITION = "_offset", "_append_time", "_known_at", "_partition"
 _THREADS = 2
 _AT_ONCE = 16  # chunks read from the database at a time
 
@@ -41,8 +37,8 @@ class EventQuery:
     """Which accepted events: all conditions that are given hold. Times in microseconds.
 
     ``since`` <= event time < ``until``; known at or before ``known_by``; ``version``: those that a reader saw whose
-    version was ``{partition: (next offset, replays)}``; ``partitions``, ``columns`` (of the contract) and ``only`` (a
-    condition on those) narrow the read. ``append_times`` False: nobody looks at them.
+    version was ``{partition: (next offset, replays)}``; ``partitions`` and ``columns`` (of the contract) narrow the read.
+    ``append_times`` False: nobody looks at them.
     """
 
     since: int | None = None
@@ -52,45 +48,7 @@ class EventQuery:
     after: Mapping[int, tuple[int, int]] | None = None
     partitions: tuple[int, ...] | None = None
     columns: tuple[str, ...] | None = None
-    only: pl.Expr | None = None
     append_times: bool = True
-
-
-def encode_chunk(events: pl.DataFrame) -> bytes:
-    """Events of one partition, in order of offset, as Arrow IPC in zstd."""
-    import polars as pl
-
-    offset, append, known = pl.col(OFFSET), pl.col(APPEND), pl.col(KNOWN)
-    packed = events.drop(PARTITION, strict=False).with_columns(
-        offset.diff().fill_null(offset), append.diff().fill_null(append), known.diff().fill_null(known)
-    )
-    out = io.BytesIO()
-    packed.write_ipc_stream(out, compression="zstd", compat_level=pl.CompatLevel.newest())
-    return out.getvalue()
-
-
-def decode_chunk(payload: bytes | memoryview, partition: int, columns: list[str] | None = None) -> pl.DataFrame:
-    """The events of a chunk (or these ``columns`` of them), with ``_partition``, in order of offset."""
-    import polars as pl
-
-    frame = pl.read_ipc_stream(io.BytesIO(payload)) if columns is None else _some_columns(payload, columns)
-    places = [pl.col(name).cum_sum() for name in (OFFSET, APPEND, KNOWN) if name in frame.columns]
-    return frame.select(pl.exclude(OFFSET, APPEND, KNOWN), pl.lit(partition, pl.Int32).alias(PARTITION), *places)
-
-
-def _some_columns(payload: bytes | memoryview, columns: list[str]) -> pl.DataFrame:
-    """Through pyarrow, which does not decompress what is not read: two thirds of the time of Polars' reader."""
-    import polars as pl
-    import pyarrow as pa
-
-    source = pa.BufferReader(payload)
-    names = pa.ipc.open_stream(source).schema.names
-    source.seek(0)
-    wanted = [names.index(name) for name in columns if name != PARTITION]
-    options = pa.ipc.IpcReadOptions(included_fields=wanted, use_threads=False)
-    found = pl.from_arrow(pa.ipc.open_stream(source, options=options).read_all())
-    assert isinstance(found, pl.DataFrame)
-    return found
 
 
 @dataclass(frozen=True)
@@ -317,8 +275,6 @@ def _filtered(frame: pl.DataFrame, stream: Stream, query: EventQuery, chunk: _Ch
         kept.append(_seen(query.version.get(chunk.partition, (-1, 0)), chunk))
     if query.after is not None:
         kept.append(~_seen(query.after.get(chunk.partition, (-1, 0)), chunk))
-    if query.only is not None:
-        kept.append(query.only)
     if kept:
         frame = frame.filter(pl.all_horizontal(kept))
     if query.columns is not None:
