@@ -13,7 +13,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ct_assets.adapters.events.this_machine import alive, listens, state_and_command
 from ct_assets.errors import CtError
 from ct_assets.settings import load, project_root
 
@@ -100,30 +100,59 @@ class Broker:
         """``127.0.0.1:PORT`` as of the last start (the port stays the same over restarts)."""
         return f"127.0.0.1:{(self.home / 'port').read_text()}"
 
+    @property
+    def cluster(self) -> str | None:
+        """The id of its cluster, given when its storage was made; None before."""
+        try:
+            lines = (self.home / "data" / "meta.properties").read_text().splitlines()
+        except FileNotFoundError:
+            return None
+        return next((line.partition("=")[2] for line in lines if line.startswith("cluster.id=")), None)
+
     def running(self) -> int | None:
         """Its process id, None when it does not run."""
         try:
             pid = int((self.home / "pid").read_text())
-            command = Path(f"/proc/{pid}/cmdline").read_bytes()
-            dead = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
         except (OSError, ValueError):
             return None
-        # a process that has just been made has no command line yet; neither has one that nobody waited for
-        ours = str(self.home).encode() in command or not command
-        return None if dead and not _alive(pid) else pid if ours else None
+        if not alive(pid):
+            return None
+        # a process that has just been made has no command line yet
+        command = state_and_command(pid)[1]
+        return pid if str(self.home) in command or not command else None
 
     def start(self, port: int | None = None) -> str:
         """Start it unless it runs; returns its address. Raises :class:`BrokerError` with the end of its log."""
         self.home.mkdir(parents=True, exist_ok=True)
         with _alone(self.home / "start.lock"):
             if self.running() is None:
+                self._refuse_a_taken_port(port)
                 self._format(port)
                 self._launch()
             self._wait()
         return self.bootstrap
 
+    def _refuse_a_taken_port(self, wanted: int | None) -> None:
+        """Before anything is made: a broker that cannot listen ends, and whoever listens would answer for it."""
+        port = int(self.bootstrap.rpartition(":")[2]) if self.cluster else wanted
+        if port is not None and listens(port):
+            raise self._taken(f"127.0.0.1:{port}", _cluster_at(f"127.0.0.1:{port}"))
+
+    def _taken(self, address: str, cluster: str | None) -> BrokerError:
+        who = (
+            f"a Kafka broker of the cluster {cluster} answers there"
+            if cluster
+            else "what listens there is no Kafka broker"
+        )
+        port = int(address.rpartition(":")[2])
+        other = f"start --home DIR --port {port + 1}" if self.cluster else f"start --port {port + 1}"
+        return BrokerError(
+            f"{address} is taken: {who}; the broker of {self.home} needs the port for itself",
+            hint=f"end what listens there (`lsof -i :{port}` names it), or: make kafka ARGS='{other}'",
+        )
+
     def _format(self, port: int | None) -> None:
-        if (self.home / "data" / "meta.properties").exists():
+        if self.cluster:
             return
         first, second = _free_ports()
         ports = {"port": port or first, "controller": second}
@@ -141,6 +170,7 @@ class Broker:
     def _java(self, *arguments: str) -> list[str]:
         """The command line. The quick compiler and the serial collector: it starts in half the time."""
         options = [f"-Xmx{HEAP}", "-Xms128m", "-XX:+UseSerialGC", f"-Dlog4j2.configurationFile={self.home}/log4j2.yaml"]
+        _need("java", "default-jre-headless")
         return ["java", *options, "-cp", class_path(), *arguments]
 
     def _launch(self) -> None:
@@ -152,21 +182,25 @@ class Broker:
         (self.home / "pid").write_text(str(pid))
 
     def _wait(self) -> None:
-        from confluent_kafka import KafkaException
-        from confluent_kafka.admin import AdminClient
-
-        quiet = {"bootstrap.servers": self.bootstrap, "log_level": 0, "reconnect.backoff.max.ms": 200}
-        admin = AdminClient(quiet)
+        """Until our own process answers: the cluster's id tells it from another broker on the port."""
         deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline and _alive(self.running()):
-            try:
-                if admin.list_topics(timeout=2).brokers:
-                    return
-            except KafkaException:
-                continue
-        said = self.log.read_text(errors="replace")[-1500:] if self.log.exists() else ""
+        while time.monotonic() < deadline and self.running():
+            found = _cluster_at(self.bootstrap)
+            if found is not None and found == self.cluster:
+                return
+            if found is not None:
+                self.kill()
+                raise self._taken(self.bootstrap, found)
+        what = "did not answer" if self.running() else "ended before it answered"
         self.kill()
-        raise BrokerError(f"the broker in {self.home} did not answer at {self.bootstrap}", hint=said)
+        raise BrokerError(
+            f"the broker in {self.home} {what} at {self.bootstrap}; its log {self.log} ends with", hint=self._said()
+        )
+
+    def _said(self) -> str:
+        """The end of its log without the frames of Java's stacks."""
+        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        return "\n  ".join([line[:300] for line in lines if not line.startswith("\tat ")][-8:])
 
     def stop(self) -> None:
         """End it in good order; kill it when it takes longer than 20 s. Safe to repeat."""
@@ -182,24 +216,31 @@ class Broker:
             return
         os.kill(pid, how)
         deadline = time.monotonic() + STOP_SECONDS
-        while _alive(self.running()):
+        while self.running():
             if time.monotonic() > deadline:
                 os.kill(pid, signal.SIGKILL)
             time.sleep(0.05)
         (self.home / "pid").unlink(missing_ok=True)
 
 
-def _alive(pid: int | None) -> bool:
-    """Whether the process runs; reaps it when it is a child of this one that ended."""
-    if pid is None:
-        return False
+def _cluster_at(address: str) -> str | None:
+    """The id of the cluster whose broker answers at ``address`` within 2 s."""
+    from confluent_kafka import KafkaException
+    from confluent_kafka.admin import AdminClient
+
+    quiet = {"bootstrap.servers": address, "log_level": 0, "reconnect.backoff.max.ms": 200}
     try:
-        return os.waitpid(pid, os.WNOHANG)[0] == 0
-    except ChildProcessError:  # somebody else's child
-        try:
-            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-        except OSError:
-            return False
+        found = AdminClient(quiet).list_topics(timeout=2)
+    except KafkaException:
+        return None
+    return found.cluster_id if found.brokers else None
+
+
+def _need(program: str, package: str) -> None:
+    if shutil.which(program) is None:
+        raise BrokerError(
+            f"a Kafka broker on this machine needs {program}", hint=f"Debian or Ubuntu: apt-get install {package}"
+        )
 
 
 def class_path() -> str:
@@ -217,12 +258,8 @@ def maven_class_path(pom: Path) -> str:
             found = target.read_text().strip()
             if found and all(Path(jar).exists() for jar in found.split(os.pathsep)):
                 return found
-        for program, package in (("java", "default-jre-headless"), ("mvn", "maven")):
-            if shutil.which(program) is None:
-                raise BrokerError(
-                    f"a Kafka broker on this machine needs {program}",
-                    hint=f"Debian or Ubuntu: apt-get install {package}",
-                )
+        _need("java", "default-jre-headless")
+        _need("mvn", "maven")
         command = [
             "mvn",
             "-B",
@@ -250,9 +287,8 @@ def _free_ports() -> tuple[int, int]:
     """Two free ports below those that outgoing connections take: a restart must find its own port free again."""
     found: list[int] = []
     for port in random.sample(range(20_000, 32_000), 200):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)):
-                found.append(port)
+        if not listens(port):
+            found.append(port)
         if len(found) == 2:
             return found[0], found[1]
     raise BrokerError("no free port between 20000 and 32000 on this machine")
@@ -292,7 +328,9 @@ def main(arguments: list[str] | None = None) -> int:
     broker = Broker((chosen.home or load().home / "kafka").absolute())
     try:
         if chosen.verb == "start":
-            print("starting Apache Kafka (the first time Maven fetches its jars, about 100 MB) ...", file=sys.stderr)
+            runs = "Apache Kafka runs already"
+            starting = "starting Apache Kafka (the first time Maven fetches its jars, about 100 MB) ..."
+            print(runs if broker.running() else starting, file=sys.stderr)
             address = broker.start(chosen.port or None)
             make_topic(address)
             print(WELCOME.format(url=f"kafka://{address}/{TOPIC}", log=broker.log), file=sys.stderr)
