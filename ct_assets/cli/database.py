@@ -5,9 +5,14 @@ What goes here: options and printing. What does not: the server and the migratio
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from ct_assets.cli.output import emit, say
+
+if TYPE_CHECKING:
+    from ct_assets.adapters.postgres.server import Server
 
 PARTS = ("ledger", "dagster", "stream", "registry")
 
@@ -43,9 +48,29 @@ def stop() -> None:
     from ct_assets.adapters.postgres.server import Server
     from ct_assets.settings import load
 
-    settings = load()
-    stopped = Server(settings.home).stop()
-    say("stopped" if stopped else "the embedded PostgreSQL was not running")
+    server = Server(load().home)
+    workers = _workers(server)
+    stopped = server.stop()
+    if stopped and workers:
+        what = f"{len(workers)} stream workers run" if len(workers) > 1 else "a stream worker runs"
+        again = "start" if len(workers) > 1 else "starts"
+        say(f"stopped, but {what} ({', '.join(workers)}) and {again} it again: end workers (SIGTERM) first")
+    else:
+        say("stopped" if stopped else "the embedded PostgreSQL was not running")
+
+
+def _workers(server: Server) -> list[str]:
+    """Who will start the server again; nobody when it cannot be asked (it is stopped in any case)."""
+    from ct_assets.adapters.postgres.connect import DatabaseUnreachable, connect
+    from ct_assets.adapters.stream import overview
+
+    if server.running() is None:
+        return []
+    try:
+        with connect(server.url(), autocommit=True) as conn:
+            return overview.workers(conn)
+    except DatabaseUnreachable:
+        return []
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})

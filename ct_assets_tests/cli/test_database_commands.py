@@ -72,6 +72,29 @@ def test_url_starts_psql_reads_stop_ends(embedded: dict[str, str]) -> None:
     assert "was not running" in again.stderr
 
 
+def test_stop_names_the_workers_that_will_start_it_again(embedded: dict[str, str]) -> None:
+    """Two workers hold partitions, a third gave its own back, a fourth has been silent for long."""
+    with psycopg.connect(ct(embedded, "url").stdout.splitlines()[-1]) as conn:
+        conn.execute(
+            """insert into stream.stream (name, acceptance_digest, acceptance, contract_digest, source_kind, cluster_id,
+                                          topic, topic_id) values ('s', 'a', '{}', 'c', 'log', 'l', 't', 'i')"""
+        )
+        conn.execute(
+            """insert into stream.partition (stream_id, partition, owner, updated_at)
+               select (select max(stream_id) from stream.stream), n, owner, clock_timestamp() - silent
+               from (values (0, 'here:11:0', interval '1 s'), (1, 'here:12:0', interval '1 s'),
+                            (2, null, interval '1 s'), (3, 'here:13:0', interval '1 h')) as p (n, owner, silent)"""
+        )
+    said = ct(embedded, "stop")
+    assert said.returncode == 0
+    assert said.stderr.startswith("stopped, but 2 stream workers run (here:11:0, here:12:0) and start it again")
+    assert "13" not in said.stderr
+    assert ct(embedded, "url").returncode == 0
+    with psycopg.connect(ct(embedded, "url").stdout.splitlines()[-1]) as conn:
+        conn.execute("update stream.partition set owner = null")
+    assert ct(embedded, "stop").stderr == "stopped\n"
+
+
 def test_db_migrate_and_status(environ: dict[str, str], pg_url: str) -> None:
     assert json.loads(ct(environ, "db", "migrate", "--json").stdout)["changed"] is False
     with psycopg.connect(pg_url, autocommit=True) as conn:

@@ -56,6 +56,15 @@ def definitions(conn: psycopg.Connection) -> list[dict[str, Any]]:
     return _rows(conn, _VERSIONS)
 
 
+def workers(conn: psycopg.Connection) -> list[str]:
+    """Owners of partitions (host, process id, number) that gave a sign of life within 15 s; none where no stream is."""
+    if conn.execute("select to_regclass('stream.partition')").fetchone() == (None,):
+        return []
+    query = """select distinct owner from stream.partition
+               where owner is not null and updated_at > clock_timestamp() - interval '15 seconds' order by owner"""
+    return [row[0] for row in conn.execute(query)]
+
+
 def _rows(conn: psycopg.Connection, query: str) -> list[dict[str, Any]]:
     from psycopg.rows import dict_row
 
