@@ -5,6 +5,7 @@ What goes here: the three commands. What does not: inference, examples (``ct_ass
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,26 +42,48 @@ def contract() -> None:
 @click.option("--encoding", default="utf-8", show_default=True, help="Encoding of the file.")
 @click.option("--yes", is_flag=True, help="Overwrite the file given by --out.")
 def infer(file: Path, out: Path | None, delimiter: str, encoding: str, yes: bool) -> int:
-    """Propose a contract for a CSV FILE, with the evidence for each clause."""
-    from ct_assets.ingest.infer import contract_text
-    from ct_assets.ingest.profile import profile
-
+    """Propose a contract for a FILE of CSV or of JSON lines (a stream's events), with the evidence for each clause."""
     _need_file(file)
     if out is not None and out.exists() and not yes:
         raise UsageError(f"{out} exists", hint="give another --out, or overwrite it with --yes")
-    dialect = _dialect(delimiter, encoding)
-    with file.open("rb") as stream:
-        found, verdict = profile(stream, file.name, dialect)
-    text = contract_text(found, verdict, dialect)
-    for warning in verdict.warnings:
+    events = _is_json(file)
+    text, warnings = _of_events(file) if events else _of_csv(file, _dialect(delimiter, encoding))
+    for warning in warnings:
         say(f"{file}: warning: {warning}")
     if out is None:
         click.echo(text, nl=False)
         return 0
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(text, encoding="utf-8")
-    say(f"wrote {out}; try it: ct verdict --contract {out} {file}")
+    then = (
+        "next, a definition over it: docs/guides/streaming-own-events.md"
+        if events
+        else f"try it: ct verdict --contract {out} {file}"
+    )
+    say(f"wrote {out}; {then}")
     return 0
+
+
+def _is_json(file: Path) -> bool:
+    with file.open("rb") as stream:
+        return file.suffix in (".jsonl", ".ndjson", ".json") or stream.read(4096).lstrip().startswith(b"{")
+
+
+def _of_events(file: Path) -> tuple[str, Sequence[str]]:
+    from ct_assets.ingest.infer_events import event_contract
+
+    with file.open("rb") as stream:
+        text, left_out = event_contract(stream, file.name)
+    return text, [f"left out: {what}" for what in left_out]
+
+
+def _of_csv(file: Path, dialect: Any) -> tuple[str, Sequence[str]]:
+    from ct_assets.ingest.infer import contract_text
+    from ct_assets.ingest.profile import profile
+
+    with file.open("rb") as stream:
+        found, verdict = profile(stream, file.name, dialect)
+    return contract_text(found, verdict, dialect), verdict.warnings
 
 
 def _dialect(delimiter: str, encoding: str) -> Any:
@@ -177,7 +200,8 @@ def _need_file(path: Path) -> None:
     if path.is_dir():
         there = sorted(p.name for p in path.glob("*.csv"))[:5]
         raise UsageError(
-            f"{path} is a folder", hint=f"give one file: {', '.join(there)}" if there else "give the path of a CSV file"
+            f"{path} is a folder",
+            hint=f"give one file: {', '.join(there)}" if there else "give the path of a CSV file or of JSON lines",
         )
     if not path.is_file():
-        raise UsageError(f"no file at {path}", hint="give the path of a CSV file")
+        raise UsageError(f"no file at {path}", hint="give the path of a CSV file or of JSON lines")

@@ -60,9 +60,7 @@ def propose(found: ColumnProfile) -> Proposal:
         )
     _presence(found, column)
     _bounds(found, column)
-    if _personal(found, column):  # the contract goes to git: no value of a person in it
-        column.questions = [q for q in column.questions if "enum: [" not in q]
-        column.evidence = [re.sub(r", from .* to .*", "", e) for e in column.evidence]
+    mark_personal(found, column)
     return column
 
 
@@ -99,7 +97,7 @@ def _is_identifier(found: ColumnProfile) -> bool:
 def _time(forms: Sequence[str], found: ColumnProfile, column: Proposal) -> None:
     form = forms[0]
     column.keys["logicalType"] = "date" if form in DATE_FORMS else "timestamp"
-    column.options["format"] = _quote(form)
+    column.options["format"] = quote(form)
     column.evidence.append(
         f"all {found.present:,} values have the form {form}, from {' to '.join(str(end) for end in found.spans[form])}"
     )
@@ -127,7 +125,7 @@ def _number(found: ColumnProfile, column: Proposal) -> None:
     scale = max(printed.decimals, 2)
     precision = max(18, printed.whole_digits + scale)
     column.keys["logicalType"] = "number"
-    column.keys["physicalType"] = _quote(f"decimal({precision},{scale})")
+    column.keys["physicalType"] = quote(f"decimal({precision},{scale})")
     column.evidence.append(
         f"all {found.present:,} values are decimal numbers with at most {printed.decimals} decimals; kept exact"
     )
@@ -174,7 +172,7 @@ def _presence(found: ColumnProfile, column: Proposal) -> None:
         and found.present >= ENOUGH_ROWS
         and column.keys["logicalType"] == "string"
     ):
-        values = ", ".join(_quote(v) for v in sorted(found.values))
+        values = ", ".join(quote(v) for v in sorted(found.values))
         column.questions.append(
             f"only {len(found.values)} unlike values; add enum: [{values}] if there can be no others"
         )
@@ -190,7 +188,8 @@ def _bounds(found: ColumnProfile, column: Proposal) -> None:
         column.evidence.append("never negative")
 
 
-def _personal(found: ColumnProfile, column: Proposal) -> bool:
+def mark_personal(found: ColumnProfile, column: Proposal) -> None:
+    """Classify the column as personal data when its values or its name look like it."""
     form = next(
         (
             f
@@ -202,8 +201,10 @@ def _personal(found: ColumnProfile, column: Proposal) -> bool:
     named = PERSONAL_NAMES.search(found.name) and not NOT_PERSONAL.search(found.name)
     if form == "phone" and not re.search(r"phone|tel|mobile|fax", found.name, re.IGNORECASE):
         form = None
-    likely = bool(form or named)
-    if likely:
+    if form or named:
+        # the contract goes to git: no value of a person in it
+        column.questions = [q for q in column.questions if "enum: [" not in q]
+        column.evidence = [re.sub(r", from .* to .*", "", e) for e in column.evidence]
         column.keys["classification"] = "personal data"
         column.custom["personalData"] = "true"
         column.evidence.append(
@@ -214,42 +215,46 @@ def _personal(found: ColumnProfile, column: Proposal) -> bool:
                 else "by its name"
             )
         )
-    return likely
 
 
-def _quote(text: str) -> str:
+def quote(text: str) -> str:
     """A YAML double-quoted scalar; what YAML forbids or folds (control characters, U+2028) is escaped."""
     said = json.dumps(text, ensure_ascii=False)
     return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in said)
 
 
+def dataset_name(file: str) -> str:
+    """How a dataset may be called whose file has this name: without a day at its beginning."""
+    stem = re.sub(r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[-_ ]*", "", PurePath(file).name.split(".")[0])
+    return table_name(stem) or "my_dataset"
+
+
 def contract_text(found: Sequence[ColumnProfile], verdict: FileVerdict, dialect: Dialect) -> str:
     """The proposed contract as YAML."""
-    stem = re.sub(r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[-_ ]*", "", PurePath(verdict.file).name.split(".")[0])
-    name = table_name(stem) or "my_dataset"
+    name = dataset_name(verdict.file)
     head = [
-        f"# Proposed from {_comment(PurePath(verdict.file).name)}: {verdict.read:,} rows read, {verdict.quarantined:,} of them broken and not counted.",
+        f"# Proposed from {comment(PurePath(verdict.file).name)}: {verdict.read:,} rows read, {verdict.quarantined:,} of them broken and not counted.",
         "# Comments say what speaks for each clause; questions marked with ? are yours to answer.",
         "apiVersion: v3.1.0",
         "kind: DataContract",
-        f"id: {_quote(name)}",
-        f"name: {_quote(name)}",
+        f"id: {quote(name)}",
+        f"name: {quote(name)}",
         "version: 0.1.0",
         "status: proposed",
         "schema:",
-        f"  - name: {_quote(name)}",
-        f"    physicalName: {_quote(name)}",
+        f"  - name: {quote(name)}",
+        f"    physicalName: {quote(name)}",
         "    physicalType: table",
         "    customProperties:",
         "      - {property: maxBadFraction, value: 0.05}  # ? more bad rows than this reject the file",
     ]
     if re.match(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", PurePath(verdict.file).name):
-        head.append(f"      - {{property: exampleFile, value: {_quote(PurePath(verdict.file).name[:10] + '.csv')}}}")
+        head.append(f"      - {{property: exampleFile, value: {quote(PurePath(verdict.file).name[:10] + '.csv')}}}")
         head.append(
             "      # ? the file's name begins with a day; if each file is one day: - {property: deliveryDay, value: fileName}"
         )
     changed = [
-        f"{key}: {_quote(getattr(dialect, key))}"
+        f"{key}: {quote(getattr(dialect, key))}"
         for key in ("delimiter", "quote", "encoding")
         if getattr(dialect, key) != getattr(Dialect(), key)
     ]
@@ -260,27 +265,27 @@ def contract_text(found: Sequence[ColumnProfile], verdict: FileVerdict, dialect:
     head.append("    properties:")
     taken = {column.name for column in found}  # physical names, which become columns of a table, must differ too
     for column in found:
-        head += _column_lines(column, taken)
+        head += column_lines(column, propose(column), taken)
     head += ["    quality:", "      - {name: at_least_one_row, metric: rowCount, mustBeGreaterThan: 0}", ""]
     return "\n".join(head)
 
 
-def _column_lines(found: ColumnProfile, taken: set[str]) -> list[str]:
-    column = propose(found)
-    lines = [f"      - name: {_quote(column.name)}"]
+def column_lines(found: ColumnProfile, column: Proposal, taken: set[str]) -> list[str]:
+    """The lines of one property; ``taken``: physical names that others have."""
+    lines = [f"      - name: {quote(column.name)}"]
     plain = table_name(column.name)
     if plain and plain != column.name and plain not in taken:
         taken.add(plain)
-        lines.append(f"        physicalName: {_quote(plain)}")
-    lines += [f"        # {_comment(text)}" for text in column.evidence]
-    lines += [f"        # ? {_comment(text)}" for text in column.questions]
+        lines.append(f"        physicalName: {quote(plain)}")
+    lines += [f"        # {comment(text)}" for text in column.evidence]
+    lines += [f"        # ? {comment(text)}" for text in column.questions]
     lines += [f"        {key}: {value}" for key, value in column.keys.items()]
     if column.options:
         lines.append(f"        logicalTypeOptions: {{{', '.join(f'{k}: {v}' for k, v in column.options.items())}}}")
     if found.example and "personalData" not in column.custom:
-        lines.append(f"        examples: [{_quote(found.example[:200])}]")
+        lines.append(f"        examples: [{quote(found.example[:200])}]")
     elif found.example:
-        lines.append(f"        examples: [{_quote(_made_up(found, column))}]  # made up: no value of a person here")
+        lines.append(f"        examples: [{quote(_made_up(found, column))}]  # made up: no value of a person here")
     if column.custom:
         lines.append("        customProperties:")
         lines += [f"          - {{property: {key}, value: {value}}}" for key, value in column.custom.items()]
@@ -312,6 +317,6 @@ def _made_up(found: ColumnProfile, column: Proposal) -> str:
     return _MADE_UP.get(column.options.get("format", ""), "") or _MADE_UP.get(column.keys["logicalType"], "example")
 
 
-def _comment(text: str) -> str:
+def comment(text: str) -> str:
     """One line: what a file holds must not end the comment."""
     return "".join(c if c.isprintable() else " " for c in text)

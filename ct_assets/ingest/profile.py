@@ -100,8 +100,8 @@ class ColumnProfile:
         return self.rows - self.absent
 
 
-_FORMS = {"boolean": r"^(?i:true|false)$", "phone": PHONE, "short year": SHORT_YEAR}
-_FORMS |= {name: STRING_FORMATS[name] for name in ("email", "uuid", "ipv4")}
+FORMS = {"boolean": r"^(?i:true|false)$", "phone": PHONE, "short year": SHORT_YEAR}
+FORMS |= {name: STRING_FORMATS[name] for name in ("email", "uuid", "ipv4")}
 _TIMES = {form: parsed for form in DATE_FORMS + TIME_FORMS if (parsed := date_format(form))}
 
 
@@ -113,13 +113,13 @@ def profile(stream: BinaryIO, name: str, dialect: Dialect) -> tuple[list[ColumnP
             f"column {names.index('') + 1} of {name} has no name",
             hint="name it in the header; a contract matches by name",
         )
-    columns = {n: ColumnProfile(n, forms={*_FORMS, *_TIMES}) for n in names}
+    columns = {n: ColumnProfile(n, forms={*FORMS, *_TIMES}) for n in names}
     seen = {n: Seen() for n in names}
     schema = DatasetSchema("profile", tuple(Column(n) for n in names), dialect=dialect)
     judgement = Judgement(stream, schema, name=name)
     for chunk in judgement:
         for n, found in columns.items():
-            _add(found, chunk.good[n], seen[n])
+            add_texts(found, chunk.good[n], seen[n])
     if judgement.verdict.rejected:
         rejected = judgement.verdict.rejected
         hint = _OTHER_ENCODING if "utf-8" in rejected.message.lower() and dialect.encoding == "utf-8" else None
@@ -179,7 +179,8 @@ def _header(stream: BinaryIO, dialect: Dialect) -> list[str]:
     return names
 
 
-def _add(found: ColumnProfile, series: pl.Series, seen: Seen) -> None:
+def add_texts(found: ColumnProfile, series: pl.Series, seen: Seen) -> None:
+    """Take in the next rows of a column; null: absent."""
     found.rows += len(series)
     texts = series.drop_nulls()
     found.absent += len(series) - len(texts)
@@ -209,7 +210,7 @@ def _add(found: ColumnProfile, series: pl.Series, seen: Seen) -> None:
 
 def _add_forms(found: ColumnProfile, texts: pl.Series) -> None:
     for form in sorted(found.forms):
-        regex = _TIMES[form].regex if form in _TIMES else _FORMS[form]
+        regex = _TIMES[form].regex if form in _TIMES else FORMS[form]
         holds = bool(texts.str.contains(regex).all())
         if holds and form in _TIMES:
             holds = _add_times(found, texts, form)
