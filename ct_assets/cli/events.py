@@ -68,13 +68,12 @@ def produce(  # noqa: PLR0913 (one parameter an option)
 
 
 def _chunks(file: Path, rate: float | None) -> Iterator[list[bytes]]:
-    """The lines of ``file`` without their ends, some at a time; blank lines are left out."""
+    """The lines of ``file`` without their ends, some at a time; a blank line is a message too, as for `ct stream compute`."""
     size = CHUNK if rate is None else max(1, min(CHUNK, int(rate * TICK_SECONDS)))
     with file.open("rb") as handle:
         lines: list[bytes] = []
         for line in handle:
-            if line.strip():
-                lines.append(line.rstrip(b"\r\n"))
+            lines.append(line.rstrip(b"\r\n"))
             if len(lines) == size:
                 yield lines
                 lines = []

@@ -43,6 +43,12 @@ def keep_inputs(outputs: Mapping[str, Path], inputs: Mapping[str, Path]) -> None
         taken[name] = path
 
 
+def parquet(option: str, out: Path) -> None:
+    """Refuse to write Parquet into a file that is called something else. Raises UsageError."""
+    if out.suffix.lower() in (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xlsx"):
+        raise UsageError(f"{option} {out} would be Parquet", hint=f"call it {out.with_suffix('.parquet')}")
+
+
 def say(message: str) -> None:
     """A line for the person watching, on stderr."""
     click.echo(message, err=True)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ct_assets.cli.output import emit, keep_inputs, say
-from ct_assets.errors import CtError, UsageError, did_you_mean
+from ct_assets.cli.output import emit, keep_inputs, parquet, say
+from ct_assets.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     import socket
@@ -79,7 +79,9 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), backlog=128)
     except OSError as error:
-        raise CtError(f"cannot listen on {host}:{port}: {error.strerror}", hint="--port 0 takes a free one") from error
+        raise UsageError(
+            f"cannot listen on {host}:{port}: {error.strerror}", hint="--port 0 takes a free one"
+        ) from error
 
 
 def _follower(settings: Settings, model: str, poll_seconds: float) -> Follower:
@@ -107,6 +109,7 @@ def score(file: Path, model: str, out: Path, as_json: bool) -> None:
     from ct_assets.settings import load
 
     keep_inputs({"--out": out}, {"FILE": file})
+    parquet("--out", out)
     follower = _follower(load(), model, 1.0)
     follower.poll()
     key = follower.current.features.entity

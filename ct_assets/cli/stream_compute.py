@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ct_assets.cli.output import emit, keep_inputs
+from ct_assets.cli.output import emit, keep_inputs, parquet, say
 from ct_assets.errors import CtError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -48,7 +48,10 @@ def compute(  # noqa: PLR0913 (one parameter an option)
     as_known: bool,
     as_json: bool,
 ) -> None:
-    """Rolling aggregates of EVENTS at the moments of QUERIES: late, repeated and conflicting events included."""
+    """Rolling aggregates of EVENTS at the moments of QUERIES: late, repeated and conflicting events included.
+
+    Exit 1 when no event was accepted; the files are written all the same.
+    """
     from ct_assets.streaming.definition import load_definition
     from ct_assets.streaming.windows import evaluate
 
@@ -58,6 +61,7 @@ def compute(  # noqa: PLR0913 (one parameter an option)
     dead_path = dead_path or out.with_name(out.stem + ".dead-letters.jsonl")
     given = {"--definition": definition_path, "--events": events_path, "--queries": queries_path}
     keep_inputs({"--out": out, "--dead-letters": dead_path}, {**given, "the contract": definition.contract_path})
+    parquet("--out", out)
     queries = read_queries(queries_path, definition)
     events, counts = _judge_file(definition, events_path, dead_path, batch_size)
     at = queries["at"].to_physical().to_numpy()
@@ -71,6 +75,11 @@ def compute(  # noqa: PLR0913 (one parameter an option)
         f"{counts['read']:,} events read, {counts['accepted']:,} accepted, {counts['duplicates']:,} repeats dropped, dead letters: {dead}\n"
         f"{queries.height:,} x {len(definition.aggregates)} values in {out}; dead letters in {dead_path}",
     )
+    if counts["read"] and not counts["accepted"]:
+        say(
+            f"no event of {counts['read']:,} was accepted: is {definition.contract_path} the contract of {events_path}?"
+        )
+        raise click.exceptions.Exit(1)
 
 
 def _judge_file(

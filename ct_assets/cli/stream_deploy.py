@@ -5,6 +5,7 @@ What goes here: options and printing. What does not: building and switching (``a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,6 +48,20 @@ _NEXT = {
 }
 
 
+def readable(change: str) -> str:
+    """A change for people: durations with their unit, the first 12 digits of a digest."""
+    change = re.sub(r"\b[0-9a-f]{64}\b", lambda digest: digest[0][:12], change)
+    return re.sub(r"\b(\w+)_us(:?) (\d+|None)(?: -> (\d+|None))?", _with_units, change)
+
+
+def _with_units(found: re.Match[str]) -> str:
+    from ct_assets.streaming.walk import duration_text
+
+    name, colon, *values = found.groups()
+    said = [v if v == "None" else duration_text(int(v)) for v in values if v is not None]
+    return f"{name}{colon} {' -> '.join(said)}"
+
+
 @click.command()
 @DEFINITION
 @SOURCE
@@ -60,7 +75,7 @@ def plan(path: Path, source_url: str | None, as_json: bool) -> None:
         found = deployment.plan(conn, load_definition(path), source.identity() if source else None)
     lines = [
         f"{found.name}: {(found.active_hash or 'none')[:12]} -> {found.hash[:12]}",
-        *(f"  {c}" for c in found.changes),
+        *(f"  {readable(c)}" for c in found.changes),
     ]
     emit(found.__dict__ | {"next": _next(found)}, as_json, "\n".join([*lines, _next(found)]))
 

@@ -31,6 +31,11 @@ class Custom(dict[str, Any]):
         return merged
 
 
+def with_article(noun: str) -> str:
+    """``an aggregate``, ``a property``."""
+    return f"{'an' if noun[:1] in 'aeio' else 'a'} {noun}"
+
+
 @dataclass(frozen=True)
 class Reader:
     """Reads parts of one file."""
@@ -72,7 +77,7 @@ class Reader:
             if key in known:
                 continue
             if difflib.get_close_matches(key, known, n=1, cutoff=0.8):
-                raise self.error(block, key, f"a {what} has no key {key!r}", did_you_mean(key, known))
+                raise self.error(block, key, f"{with_article(what)} has no key {key!r}", did_you_mean(key, known))
             unknown.append(
                 Clause(
                     str(block.get("name", what)),

@@ -137,9 +137,9 @@ def loads(text: str, file: Path | str = "<text>") -> Block:
     except RecursionError:
         raise ContractError(file, 1, "nested too deeply", "flatten the contract") from None
     if not isinstance(node, yaml.MappingNode):
-        raise ContractError(
-            file, 1, "expected a mapping (key: value lines) at the top", "see the README's example contract"
-        )
+        found = "nothing" if node is None else "a list" if isinstance(node, yaml.SequenceNode) else "one value"
+        hint = "docs/guides/contracts.md shows a contract, docs/streaming.md a definition of aggregates"
+        raise ContractError(file, 1, f"expected a mapping (key: value lines) at the top, found {found}", hint)
     try:
         return _Converter(file).value(node)
     except RecursionError:

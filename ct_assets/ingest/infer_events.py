@@ -159,11 +159,10 @@ def event_contract(stream: BinaryIO, name: str) -> tuple[str, list[str]]:
 
 def _events(stream: BinaryIO, counts: Counter[str]) -> Iterator[dict[str, Any]]:
     for line in stream:
-        if line.strip():
-            try:
-                yield parse_json(line)
-            except Refused:
-                counts["broken"] += 1
+        try:
+            yield parse_json(line)
+        except Refused:
+            counts["broken"] += 1
 
 
 def _gather(keys: dict[str, _Key]) -> None:

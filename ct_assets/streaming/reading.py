@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ct_assets.contracts import safe_yaml
+from ct_assets.contracts.errors import ContractError
 from ct_assets.contracts.model import Column, Contract, DatasetSchema
 from ct_assets.contracts.odcs import load_contract
 from ct_assets.contracts.predicate import Node
@@ -23,7 +24,7 @@ from ct_assets.streaming.definition import (
     Definition,
     contract_digest,
 )
-from ct_assets.streaming.walk import DURATION, Walk
+from ct_assets.streaming.walk import DURATION, DefinitionError, Walk
 
 API_VERSION, KIND = "ct_assets/v1", "StreamAggregates"
 KEYS = (
@@ -53,7 +54,7 @@ def read_definition(path: Path) -> Definition:
     """Read a definition file. Raises ContractError with file and line, or UsageError when there is no such file."""
     if not path.is_file():
         raise UsageError(f"no definition at {path}", hint="give the path of a YAML file of kind StreamAggregates")
-    raw, walk = safe_yaml.load(path), Walk(path)
+    raw, walk = _yaml(path), Walk(path)
     _check_head(raw, walk)
     name = walk.name(raw, "a definition", "user_activity")
     contract_path, schema, source, unit = _source(raw, walk)
@@ -74,6 +75,13 @@ def read_definition(path: Path) -> Definition:
         contract_path=contract_path,
         description=str(raw.get("description") or ""),
     )
+
+
+def _yaml(path: Path) -> Block:
+    try:
+        return safe_yaml.load(path)
+    except ContractError as wrong:
+        raise DefinitionError(wrong.file, wrong.line, wrong.reason, wrong.hint) from None
 
 
 def _entity(raw: Block, walk: Walk, schema: DatasetSchema) -> Column:

@@ -9,7 +9,7 @@ import re
 
 from ct_assets.contracts.errors import ContractError
 from ct_assets.contracts.model import Column, DatasetSchema
-from ct_assets.contracts.reading import Reader
+from ct_assets.contracts.reading import Reader, with_article
 from ct_assets.contracts.safe_yaml import Block
 from ct_assets.errors import did_you_mean
 
@@ -22,8 +22,15 @@ DURATION = {
     "d": 86_400_000_000,
     "w": 604_800_000_000,
 }
+_SHOWN = ("d", "h", "m", "s", "ms", "us")
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
 _DURATION = re.compile(r"\s*(\d{1,12})\s*(us|ms|s|m|h|d|w)\s*")
+
+
+def duration_text(us: int) -> str:
+    """Microseconds as a definition would say them: ``90m``."""
+    unit = next(u for u in _SHOWN if us % DURATION[u] == 0) if us else "s"
+    return f"{us // DURATION[unit]}{unit}"
 
 
 class DefinitionError(ContractError):
@@ -46,7 +53,7 @@ class Walk(Reader):
                 raise self.error(
                     block,
                     key,
-                    f"a {what} has no key {key!r}",
+                    f"{with_article(what)} has no key {key!r}",
                     did_you_mean(key, known) or f"one of: {', '.join(known)}",
                 )
 

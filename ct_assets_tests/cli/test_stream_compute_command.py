@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from ct_assets.cli.main import ct
-from ct_assets.errors import CtError
+from ct_assets.errors import CtError, UsageError
 from ct_assets_tests.conformance.stream_engines import Case, event, iso, us
 
 
@@ -64,6 +64,21 @@ def test_dead_letters_are_written_with_line_reason_and_raw(tmp_path: Path) -> No
         {"poison": 3},
         0,
     )
+
+
+def test_a_file_of_which_nothing_counts_is_an_exit_1(tmp_path: Path) -> None:
+    done = run(Case(tmp_path), b"{}\nno\n", "user_id,at\n1,2026-01-01T00:00:00Z\n")
+    assert done.exit_code == 1
+    assert "no event of 2 was accepted" in done.stderr
+    assert "1 null_key, 1 poison" in done.stdout
+    assert len((tmp_path / "o.dead-letters.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("name", ["o.csv", "o.JSON", "o.jsonl", "o.tsv", "o.xlsx"])
+def test_parquet_is_not_written_under_the_name_of_something_else(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=rf"--out .*{name} would be Parquet\n.*o.parquet"):
+        run(Case(tmp_path), b"", "user_id,at\n", "--out", str(tmp_path / name))
+    assert not (tmp_path / name).exists()
 
 
 def test_no_events_at_all(tmp_path: Path) -> None:

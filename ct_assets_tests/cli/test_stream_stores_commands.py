@@ -21,7 +21,7 @@ from ct_assets.adapters.stream import online, state
 from ct_assets.adapters.stream.redis_sync import Twin
 from ct_assets.cli.dead_letter import dead_letter
 from ct_assets.cli.features import features
-from ct_assets.cli.stream_deploy import deploy, plan, retire
+from ct_assets.cli.stream_deploy import deploy, plan, readable, retire
 from ct_assets.cli.stream_status import status
 from ct_assets.cli.stream_sync import sync
 from ct_assets.errors import CtError
@@ -111,6 +111,8 @@ def test_plan_deploy_and_back(folder: Path) -> None:
     old, new = str(folder / "old/visits.yaml"), str(folder / "new/visits.yaml")
     (planned,) = as_json(plan, "--definition", new)
     assert (planned["action"], planned["changes"]) == ("build", ["~ n: window_us 300000000 -> 600000000"])
+    told = CliRunner().invoke(plan, ["--definition", new]).stdout
+    assert f"visits: {planned['active_hash'][:12]} -> {planned['hash'][:12]}\n  ~ n: window 5m -> 10m\n" in told
     (done,) = as_json(deploy, "--definition", new)
     assert (done["switched"], done["different"], done["equal"], done["changed"]) == (True, 0, 1, {"n": [1, 1]})
     (value,) = as_json(features, "get", "--view", "visits", "--entity", "who=1")
@@ -120,6 +122,23 @@ def test_plan_deploy_and_back(folder: Path) -> None:
     assert back["to"] == planned["active_hash"]
     assert as_json(features, "get", "--view", "visits", "--entity", "who=1")[0]["n"] == 2
     assert as_json(plan, "--definition", new)[0]["action"] == "switch"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            "+ hi: function max, column items, window_us 5400000000, hop_us 250000",
+            "+ hi: function max, column items, window 90m, hop 250ms",
+        ),
+        ("~ freshness_us: None -> 60000000", "~ freshness: None -> 1m"),
+        ("~ ttl_us: 2592000000000 -> 0", "~ ttl: 30d -> 0s"),
+        ("! contract_digest " + "a1" * 32 + " -> " + "b2" * 32, "! contract_digest a1a1a1a1a1a1 -> b2b2b2b2b2b2"),
+        ("~ n: where (('km', (60000000,)),) -> ()", "~ n: where (('km', (60000000,)),) -> ()"),
+    ],
+)
+def test_a_change_is_said_in_units(change: str, said: str) -> None:
+    assert readable(change) == said
 
 
 def test_dead_letters_listed_shown_and_replayed(folder: Path) -> None:

@@ -60,7 +60,7 @@ def test_the_guide_serves_a_value_of_own_events(project: Path, tmp_path: Path, p
     assert training is not None
     assert "'rider': ['ada', 'bob', 'nobody']" in training[1]
     assert "'km_2h': [15.7, 7.05, 0.0]" in training[1]
-    assert "window_us 600000000 -> 900000000" in out
+    assert "~ rides_10m: window 10m -> 15m" in out
     assert re.search(r"rider +bob\nrides_10m +2\n", out.rsplit("rider_activity:", 1)[1])
     with psycopg.connect(pg_url) as conn:
         dead = conn.execute("select reason from stream.dead_letter order by 1").fetchall()

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -204,6 +205,21 @@ def test_a_file_gets_the_same_scores(shop: Shop, served: Served, tmp_path: Path)
     assert found["score"].to_list() == [row["score"] for row in answer["scores"]]
     assert found["model_version"].to_list() == [answer["model_version"]] * 2
     assert json.loads(done.stdout)["rows"] == 2
+
+
+def test_a_taken_port_and_parquet_called_csv_are_wrong_usage(tmp_path: Path) -> None:
+    environ = {**os.environ, "CT_HOME": str(tmp_path / "home")}
+    (tmp_path / "users.csv").write_text("user_id\n900001\n")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        for words, says in (
+            (["serve", "--port", port], f"cannot listen on 127.0.0.1:{port}"),
+            (["score", str(tmp_path / "users.csv"), "--out", str(tmp_path / "s.csv")], "would be Parquet"),
+        ):
+            done = subprocess.run(
+                [sys.executable, "-m", "ct_assets.cli", *words], env=environ, capture_output=True, text=True
+            )
+            assert (done.returncode, says in done.stderr) == (2, True), done.stderr
 
 
 def test_a_file_is_not_written_over_by_its_scores(tmp_path: Path) -> None:

@@ -99,6 +99,15 @@ ERRORS = [
     ("ttl: 30d", "ttl: 30d\ndedup_horizon: 5s", "random.yaml:9:", "remembered at least as long"),
     ("ttl: 30d", "ttl: 30d\nemit: {hop: 301s}", "random.yaml:9:", "events between two windows would be in no row"),
     ("ttl: 30d", "ttl: 30d\non_stale: ignore", "random.yaml:9:", "one of: flag, null"),
+    ("name: n,", "nam: n,", "random.yaml:10:", "an aggregate has no key 'nam'"),
+    ("ttl: 30d", "ttl: [30d", "random.yaml:9:", "check indentation and quotes"),
+    (
+        DEFINITION,
+        "# nothing yet",
+        "random.yaml:1: expected a mapping",
+        "found nothing\n  docs/guides/contracts.md shows",
+    ),
+    (DEFINITION, "- name: n", "random.yaml:1: expected a mapping", "found a list"),
 ]
 
 
