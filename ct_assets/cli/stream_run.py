@@ -28,6 +28,11 @@ if TYPE_CHECKING:
     from ct_assets.settings import Settings
     from ct_assets.streaming.definition import Definition
 
+_NOTHING_ACCEPTED = (
+    "this stream has not accepted any message yet; is this the right topic for the definition, and the right --format?"
+    " `ct dead-letter show` has the messages and what was wrong"
+)
+
 
 @click.command()
 @click.option(
@@ -54,6 +59,11 @@ if TYPE_CHECKING:
     show_default=True,
     help="What becomes of a message whose schema id the registry does not know after three tries.",
 )
+@click.option(
+    "--keep-refused",
+    is_flag=True,
+    help="Go on when all of the first 1,000 messages of a new stream are refused; they become dead letters.",
+)
 @click.option("--until-idle", is_flag=True, help="End when everything in the topic is committed.")
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 64), help="Processes that share it.")
 @click.option("--group", help="Consumer group; default one a stream, so that its workers share.")
@@ -75,7 +85,8 @@ def run(ctx: click.Context, /, paths: tuple[Path, ...], source_url: str, **optio
     """Turn a topic into rolling aggregates, online rows and an offline log, effectively once.
 
     Runs until SIGTERM or Ctrl-C (it commits what is in hand first), or with --until-idle until the topic is read to
-    its end. Kill it at any moment: the next start goes on from the last commit and gives the same values.
+    its end. Kill it at any moment: the next start goes on from the last commit and gives the same values. Exit 1 when
+    none of a new stream's messages is accepted.
     """
     supervised = options["supervise"]
     if supervised is None:
@@ -86,6 +97,10 @@ def run(ctx: click.Context, /, paths: tuple[Path, ...], source_url: str, **optio
 
     summary = as_child(lambda: run_worker(load(), paths, source_url, options), options["heartbeat_fd"] is not None)
     emit(summary.as_json(), options["as_json"], describe(summary))
+    if summary.nothing_accepted:
+        say(_NOTHING_ACCEPTED)
+        if options["until_idle"] and not options["keep_refused"]:
+            raise click.exceptions.Exit(1)
 
 
 def _supervise(options: dict[str, Any]) -> int:
@@ -110,15 +125,16 @@ def _supervise(options: dict[str, Any]) -> int:
 
 
 def as_child(work: Callable[[], Summary], supervised: bool) -> Summary:
-    """Do ``work``; under a supervisor only lost data and wrong usage end it for good, anything else is a crash that is
-    tried again, a database that stayed away for longer than a worker's patience too."""
+    """Do ``work``; under a supervisor only lost data, a topic of which nothing is accepted and wrong usage end it for
+    good, anything else is a crash that is tried again, a database that stayed away for longer than a worker's patience too."""
     from ct_assets.adapters.events.port import LostData
+    from ct_assets.adapters.stream_worker.first_messages import NothingAccepted
     from ct_assets.adapters.stream_worker.supervise import CRASHED
     from ct_assets.errors import CtError, UsageError
 
     try:
         return work()
-    except (LostData, UsageError):
+    except (LostData, NothingAccepted, UsageError):
         raise
     except Exception as error:
         if not supervised:
@@ -234,7 +250,7 @@ def describe(summary: Summary) -> str:
     rate = summary.messages / summary.seconds if summary.seconds else 0
     return (
         f"{summary.messages:,} messages, {summary.events:,} accepted, {summary.late:,} late but in time, "
-        f"{summary.duplicates:,} repeats; dead letters: {dead}\n"
+        f"{summary.duplicates:,} repeats, {summary.tombstones:,} without a value; dead letters: {dead}\n"
         f"{summary.commits} commits in {summary.seconds:.1f} s ({rate:,.0f} messages/s)"
         + (f", began again {summary.restarts} times" if summary.restarts else "")
     )

@@ -231,15 +231,20 @@ def _ddl(table: OnlineTable) -> list[str]:
 def publish_function(conn: psycopg.Connection, table: OnlineTable) -> None:
     """Let ``online.<name>(entities, at)`` answer by this version, inside the open transaction: readers see old or new."""
     layout, name = table.layout, table.definition.name
-    conn.execute(
-        f"""do $$ declare f regprocedure; begin
-              for f in select oid::regprocedure from pg_proc where pronamespace = 'online'::regnamespace and proname = '{name}'
-              loop execute 'drop function ' || f; end loop; end $$""".encode()
-    )
+    withdraw_function(conn, name)
     conn.execute(
         f"""create function online."{name}" (_entities {entity_type(layout)}[], _at timestamptz default now())
             returns table ({returned(layout, PUBLIC_EXTRAS)}) language sql stable parallel safe
             as $read${public_body(layout, table.function)}$read$""".encode()
+    )
+
+
+def withdraw_function(conn: psycopg.Connection, name: str) -> None:
+    """Take ``online.<name>`` away, inside the open transaction."""
+    conn.execute(
+        f"""do $$ declare f regprocedure; begin
+              for f in select oid::regprocedure from pg_proc where pronamespace = 'online'::regnamespace and proname = '{name}'
+              loop execute 'drop function ' || f; end loop; end $$""".encode()
     )
 
 

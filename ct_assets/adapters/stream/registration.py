@@ -1,7 +1,7 @@
 """First contact of a definition with a topic: its stream and its version, built from the stored events if there are any.
 
-What goes here: what `ct stream run` needs before its first poll, and what `ct stream deploy` does for a name that nobody
-answers yet. What does not: the build itself (``deployment``), tables (``online``), switching (``versions``).
+What goes here: what `ct stream run` needs before its first poll, what `ct stream deploy` does for a name that nobody
+answers yet, and how a first contact with the wrong topic is undone. What does not: the build itself (``deployment``), tables (``online``), switching (``versions``).
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ct_assets.adapters.stream import deployment, online
-from ct_assets.adapters.stream.state import open_stream
+from ct_assets.adapters.stream.state import find_stream, has_accepted, open_stream
+from ct_assets.adapters.stream.versions import DDL_LOCK, drop, ready_tables, registered_table
 
 if TYPE_CHECKING:
     import psycopg
@@ -55,11 +56,13 @@ def open_versions(
     """The stream of the definitions over a topic and each one's table; registered on first use. Idempotent.
 
     A new name on a stream that holds events is built from them first, while other workers go on. Raises UsageError when
-    another version of a name answers; nothing is registered then.
+    another version of a name answers; nothing is registered then. A version over a stream that refused every message so
+    far gives way.
     """
     with conn.transaction():  # a refusal leaves no empty stream behind
         stream = open_stream(conn, definitions[0].schema.name, definitions[0].acceptance, identity)
         for definition in definitions:
+            _give_way(conn, stream, definition)
             if not _is_to_build(conn, stream, definition):
                 online.ensure(conn, stream, definition)
     return stream, [first_version(conn, stream, d, storage, watcher or Watcher()) for d in definitions]
@@ -80,6 +83,70 @@ def first_version(
             built = deployment.build(conn, definition, stream, storage, watcher.folded)
             watcher.say(f"{definition.name} is built: {built.events:,} events within reach of a window")
         return online.ensure(conn, stream, definition)
+
+
+def forget(conn: psycopg.Connection, stream: Stream, owner: str) -> None:
+    """Give ``owner``'s partitions back, and undo the first contact if nothing was ever committed and nobody else is there.
+
+    Else the next run, on the right topic, would hear that the definition answers elsewhere. Versions that were deployed
+    over the stream stay.
+    """
+    with conn.transaction():
+        _lock(conn, stream.stream_id)
+        conn.execute(
+            "update stream.partition set owner = null, caught_up = false where stream_id = %s and owner = %s",
+            (stream.stream_id, owner),
+        )
+        touched = conn.execute(
+            """select from stream.partition where stream_id = %s and next_offset >= 0
+               union all select from stream.definition d left join stream.active a using (definition_id)
+               where d.stream_id = %s and (a.name is null or a.previous_id is not null)""",
+            (stream.stream_id, stream.stream_id),
+        ).fetchone()
+        if touched is not None or _is_worked_on(conn, stream.stream_id):
+            return
+        for table in ready_tables(conn, stream):
+            _drop_answering(conn, table)
+        conn.execute("delete from stream.partition where stream_id = %s", (stream.stream_id,))
+        conn.execute("delete from stream.stream where stream_id = %s", (stream.stream_id,))
+
+
+def _give_way(conn: psycopg.Connection, stream: Stream, definition: Definition) -> None:
+    """Drop the version that answers under the name when its stream has refused all it read: no value is lost with it."""
+    row = conn.execute(
+        """select d.definition_id, d.stream_id from stream.active a join stream.definition d using (definition_id)
+           where a.name = %s and a.previous_id is null and (d.stream_id, d.hash) <> (%s, %s)
+             and (select sum(events) = 0 and sum(dead) > 0 from stream.partition p where p.stream_id = d.stream_id)""",
+        (definition.name, stream.stream_id, definition.hash),
+    ).fetchone()
+    if row is None:
+        return
+    _lock(conn, row[1])
+    if not _is_worked_on(conn, row[1]) and not has_accepted(conn, find_stream(conn, row[1])):
+        _drop_answering(conn, registered_table(conn, row[0]))
+
+
+def _lock(conn: psycopg.Connection, stream_id: int) -> None:
+    """No version is made or dropped, no partition claimed or committed until this transaction ends."""
+    conn.execute("select pg_advisory_xact_lock(%s)", (DDL_LOCK,))
+    conn.execute("select from stream.stream where stream_id = %s for update", (stream_id,))
+    conn.execute("select from stream.partition where stream_id = %s order by partition for update", (stream_id,))
+
+
+def _is_worked_on(conn: psycopg.Connection, stream_id: int) -> bool:
+    """Whether a worker holds a partition and was heard of within the 15 s after which `ct stream status` calls it silent."""
+    row = conn.execute(
+        """select from stream.partition where stream_id = %s and owner is not null
+             and updated_at > clock_timestamp() - interval '15 seconds'""",
+        (stream_id,),
+    ).fetchone()
+    return row is not None
+
+
+def _drop_answering(conn: psycopg.Connection, table: OnlineTable) -> None:
+    conn.execute("delete from stream.active where definition_id = %s", (table.definition_id,))
+    online.withdraw_function(conn, table.definition.name)
+    drop(conn, table)
 
 
 def _is_to_build(conn: psycopg.Connection, stream: Stream, definition: Definition) -> bool:

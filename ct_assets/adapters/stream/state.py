@@ -52,6 +52,7 @@ __all__ = [
     "event_frames",
     "events",
     "find_stream",
+    "has_accepted",
     "heartbeat",
     "open_stream",
     "open_stream_beside",
@@ -117,6 +118,12 @@ def find_stream(conn: psycopg.Connection, stream_id: int) -> Stream:
 
 def _stream(row: tuple[Any, ...]) -> Stream:
     return Stream(row[0], row[1], Acceptance(**row[2]), *row[3:])
+
+
+def has_accepted(conn: psycopg.Connection, stream: Stream) -> bool:
+    """Whether the stream ever accepted an event."""
+    query = "select exists (select from stream.partition where stream_id = %s and events > 0)"
+    return conn.execute(query, (stream.stream_id,)).fetchone() == (True,)
 
 
 def claim(conn: psycopg.Connection, stream: Stream, partitions: Sequence[int], owner: str) -> dict[int, Claim]:

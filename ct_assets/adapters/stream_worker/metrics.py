@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
+from ct_assets.adapters.stream.dead_letters import REASONS
 from ct_assets.errors import UsageError
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class Metrics:
         self._accepted = counter("events_accepted", "Events accepted and committed")
         self._late = counter("events_late_accepted", "Events behind the watermark that corrected a value")
         self._duplicates = counter("events_duplicate", "Repeats that were dropped")
+        self._tombstones = counter("tombstones", "Messages without a value")
         self._dead = counter("dead_letters", "Messages set aside", "reason")
         self._restarts = counter("session_restarts", "Times the session began again from the database")
         self._lag = gauge("lag_messages", "Messages waiting in the topic", "partition")
@@ -88,6 +90,12 @@ class Metrics:
         self._stalled = gauge("stalled_seconds", "Seconds with messages waiting and nothing moving")
         self._commit = histogram("commit_seconds", "Time of one commit")
         self._latency = histogram("poll_to_commit_seconds", "From reading a batch to its commit")
+        for count in (
+            self._messages, self._accepted, self._late, self._duplicates, self._tombstones, self._restarts
+        ):  # fmt: skip
+            count.labels(stream)  # 0 from the beginning: a rate() over a series that begins with its first event misses it
+        for reason in REASONS:
+            self._dead.labels(stream, reason)
 
     def committed(self, done: Committed) -> None:
         """Count one commit."""
@@ -97,10 +105,11 @@ class Metrics:
         self._commit.labels(self._stream).observe(done.commit_seconds)
         self._latency.labels(self._stream).observe(done.since_poll_seconds)
 
-    def judged(self, late: int, duplicates: int, dead: Mapping[str, int]) -> None:
+    def judged(self, late: int, duplicates: int, dead: Mapping[str, int], tombstones: int = 0) -> None:
         """Count what the acceptance decided about one batch."""
         self._late.labels(self._stream).inc(late)
         self._duplicates.labels(self._stream).inc(duplicates)
+        self._tombstones.labels(self._stream).inc(tombstones)
         for reason, count in dead.items():
             self._dead.labels(self._stream, reason).inc(count)
 

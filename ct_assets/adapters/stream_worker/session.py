@@ -50,6 +50,7 @@ class Judged:
     late: int
     duplicates: int
     dead: Counter[str]
+    tombstones: int
 
 
 @dataclass
@@ -128,6 +129,7 @@ class Session:
             sum(accepted.late_accepted.values()),
             sum(accepted.duplicates.values()),
             Counter(letter.reason for letter in accepted.dead),
+            len(decoded.tombstones),
         )
 
     @property

@@ -86,6 +86,7 @@ def open_worker(
         owner=own_name(),
         max_messages=options["max_messages"],
         until_idle=options["until_idle"],
+        keep_refused=options.get("keep_refused", False),
     )
     worker, far = Worker(wiring, chosen), 10 * chosen.max_messages
     housekeeper = Housekeeper(url, stream, storage, say, rules, reads_back=back, catching_up=lambda: worker.lag > far)

@@ -22,8 +22,9 @@ from ct_assets.adapters.events.port import LostData, SourceError
 from ct_assets.adapters.postgres.connect import DatabaseUnreachable, connect
 from ct_assets.adapters.stream import state
 from ct_assets.adapters.stream_worker.committer import Batch, Committed, Committer
+from ct_assets.adapters.stream_worker.first_messages import FirstMessages, NothingAccepted
 from ct_assets.adapters.stream_worker.metrics import Metrics
-from ct_assets.adapters.stream_worker.session import Decoder, Session
+from ct_assets.adapters.stream_worker.session import Decoder, Judged, Session
 
 if TYPE_CHECKING:
     import psycopg
@@ -54,6 +55,7 @@ class Options:
     poll_seconds: float = 0.02
     until_idle: bool = False
     patience_seconds: float = PATIENCE_SECONDS
+    keep_refused: bool = False  # go on when all first messages of a new stream are refused
 
 
 @dataclass
@@ -65,6 +67,8 @@ class Summary:
     late: int = 0
     duplicates: int = 0
     dead: Counter[str] = field(default_factory=Counter)
+    tombstones: int = 0
+    nothing_accepted: bool = False  # messages were set aside, and the stream never accepted one
     commits: int = 0
     restarts: int = 0
     seconds: float = 0.0
@@ -113,6 +117,14 @@ class Worker:
         self._failing_since: float | None = None
         self._fenced = 0  # how often another worker took what this one held
         self.summary = Summary()
+        stream = wiring.stream
+        self._first = FirstMessages(
+            stream.name,
+            f"{stream.source_kind}://{stream.topic}",
+            lambda: state.has_accepted(self._reader(), stream),
+            self._hand_over,
+            options.keep_refused,
+        )
 
     def stop(self, *_: object) -> None:
         """Finish the batch in hand, commit it and leave (SIGTERM)."""
@@ -143,6 +155,7 @@ class Worker:
             self._close_source()
             self._close_connections()
         self.summary.seconds = time.monotonic() - started
+        self.summary.nothing_accepted = self._first.nothing_accepted
         return self.summary
 
     @property
@@ -165,15 +178,29 @@ class Worker:
             self.summary.first_message_at = self.summary.first_message_at or self._wiring.clock.now().timestamp()
             judged = self._session.judge(messages, now, first_read)
             self._wiring.crash("folded")
-            self._wiring.metrics.judged(judged.late, judged.duplicates, judged.dead)
-            self.summary.late += judged.late
-            self.summary.duplicates += judged.duplicates
-            self.summary.dead += judged.dead
-            self._committer.submit(judged.batch)
-            if self._wiring.alarm is not None:
-                self._wiring.alarm.judged(len(messages), judged.batch.dead)
+            self._offer(judged)
         if time.monotonic() - self._looked_at >= LOOK_SECONDS or (self._options.until_idle and not len(messages)):
             self._look()
+
+    def _offer(self, judged: Judged) -> None:
+        try:
+            self._first.judged(judged)
+        except NothingAccepted:
+            from ct_assets.adapters.stream.registration import forget
+
+            forget(self._reader(), self._wiring.stream, self._options.owner)
+            raise
+
+    def _hand_over(self, judged: Judged) -> None:
+        """Let a batch be committed, and count it."""
+        self._wiring.metrics.judged(judged.late, judged.duplicates, judged.dead, judged.tombstones)
+        self.summary.late += judged.late
+        self.summary.duplicates += judged.duplicates
+        self.summary.dead += judged.dead
+        self.summary.tombstones += judged.tombstones
+        self._committer.submit(judged.batch)
+        if self._wiring.alarm is not None:
+            self._wiring.alarm.judged(judged.batch.messages, judged.batch.dead)
 
     def _opened(self) -> EventSource:
         """The source, opened and joined at first and after every failure."""
@@ -195,6 +222,8 @@ class Worker:
         source, held = self._opened(), list(self._session.held)
         positions, ends = source.positions(), source.end_offsets(held)
         self._lag = {p: max(0, ends[p] - positions[p]) for p in held if p in positions}
+        if not any(self._lag.values()):  # no further message that could be accepted
+            self._first.release()
         if self._committer.idle:
             state.heartbeat(self._reader(), self._wiring.stream, self._options.owner, self._lag)
             self._failing_since = None  # source and database both answered
@@ -249,6 +278,7 @@ class Worker:
     def _revoked(self, partitions: Sequence[int]) -> None:
         try:
             if not self._discarding:
+                self._first.release()
                 self._committer.flush()
                 state.release(self._reader(), self._wiring.stream, list(partitions), self._options.owner)
         finally:
@@ -273,6 +303,7 @@ class Worker:
             if self._fenced == _TWICE:  # once may be a hand-over that came late
                 self._wiring.say(_TAKEN.format(partitions=error.partitions, group=self._options.group))
         self._committer.recover()
+        self._first.forget()
         self._discarding = True
         self._close_source()
         self._discarding = False
@@ -293,6 +324,7 @@ class Worker:
 
     def _leave(self) -> None:
         """Commit what is in hand and give the partitions back."""
+        self._first.release()
         self._committer.flush()
         if self._source is None:
             return
