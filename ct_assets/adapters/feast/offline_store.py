@@ -10,6 +10,7 @@ what serving would have answered; ``reading: corrected`` in feature_store.yaml s
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Literal
@@ -22,6 +23,7 @@ from feast.infra.offline_stores.contrib.postgres_offline_store.postgres import (
     PostgreSQLOfflineStore,
     PostgreSQLOfflineStoreConfig,
 )
+from feast.infra.offline_stores.contrib.postgres_offline_store.postgres_source import PostgreSQLSource  # noqa: TID253
 from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMetadata  # noqa: TID253
 from feast.infra.registry.base_registry import BaseRegistry  # noqa: TID253
 from feast.infra.utils.postgres.connection_utils import _get_conn  # noqa: TID253
@@ -35,6 +37,7 @@ from ct_assets.adapters.feast.source import CREATED, TIMESTAMP, StreamEventsSour
 from ct_assets.errors import UsageError
 
 _ROW = "__ct_row"  # the label row's number, while ordinary views are joined
+_PUBLISHED = re.compile(r'select \* from (feature\."[^"]+")')  # what feature_repo reads of a published table
 
 
 class CtOfflineStoreConfig(PostgreSQLOfflineStoreConfig):
@@ -160,11 +163,14 @@ class CtOfflineStore(PostgreSQLOfflineStore):
         start_date: datetime,
         end_date: datetime,
     ) -> RetrievalJob:
-        """What `feast materialize` reads: nothing for a live view, whose online side is always newer."""
+        """What `feast materialize` reads: nothing for a live view, whose online side is always newer, and nothing for a
+        published table that no day was published to yet."""
         given = (config, data_source, join_key_columns, feature_name_columns, timestamp_field, created_timestamp_column)
+        columns = [*join_key_columns, *feature_name_columns, TIMESTAMP, CREATED]
+        if _is_unpublished(config, data_source):
+            return Ready(lambda: _untyped(columns), False, [], None)
         if not isinstance(data_source, StreamEventsSource):
             return PostgreSQLOfflineStore.pull_latest_from_table_or_query(*given, start_date, end_date)
-        columns = [*join_key_columns, *feature_name_columns, TIMESTAMP, CREATED]
         return Ready(lambda: _empty(data_source, columns), False, [], None)
 
     @staticmethod
@@ -179,6 +185,9 @@ class CtOfflineStore(PostgreSQLOfflineStore):
         end_date: datetime | None = None,
     ) -> RetrievalJob:
         """The same: this too is what `feast materialize` reads. Values in the past: ``get_historical_features``."""
+        columns = [*join_key_columns, *feature_name_columns, TIMESTAMP, CREATED]
+        if _is_unpublished(config, data_source):
+            return Ready(lambda: _untyped(columns), False, [], None)
         if not isinstance(data_source, StreamEventsSource):
             return PostgreSQLOfflineStore.pull_all_from_table_or_query(
                 config,
@@ -190,7 +199,6 @@ class CtOfflineStore(PostgreSQLOfflineStore):
                 start_date,
                 end_date,
             )
-        columns = [*join_key_columns, *feature_name_columns, TIMESTAMP, CREATED]
         return Ready(lambda: _empty(data_source, columns), False, [], None)
 
     @staticmethod
@@ -304,15 +312,27 @@ def _empty(source: StreamEventsSource, columns: list[str]) -> pa.Table:
         try:
             table = table_of(source)
         except UsageError:
-            return pa.table(
-                {
-                    c: pa.array([], pa.timestamp("us", "UTC") if c in (TIMESTAMP, CREATED) else pa.null())
-                    for c in columns
-                }
-            )
+            return _untyped(columns)
         is_integer = table.definition.schema.column(table.definition.entity).type == "integer"
         stamp = pl.Datetime("us", "UTC")
         none = pl.DataFrame(schema={table.definition.entity: pl.Int64 if is_integer else pl.String, TIMESTAMP: stamp})
         values = training_frame(conn, table, none.with_columns(pl.col(TIMESTAMP).alias("at")))
     values = values.with_columns(pl.col(TIMESTAMP).alias(CREATED))
     return pl.DataFrame([_doubles(values[c]) for c in columns]).to_arrow(compat_level=pl.CompatLevel.oldest())
+
+
+def _untyped(columns: list[str]) -> pa.Table:
+    """No rows of a table that is not there."""
+    stamp = pa.timestamp("us", "UTC")
+    return pa.table({c: pa.array([], stamp if c in (TIMESTAMP, CREATED) else pa.null()) for c in columns})
+
+
+def _is_unpublished(config: RepoConfig, source: Any) -> bool:
+    """Whether ``source`` reads a published feature table that the platform has not made yet: nobody published a day."""
+    query = source._postgres_options._query if isinstance(source, PostgreSQLSource) else ""
+    found = _PUBLISHED.fullmatch(query)
+    if found is None:
+        return False
+    with _get_conn(_store(config)) as conn, conn.cursor() as cursor:
+        cursor.execute("select to_regclass(%s)", (found[1],))
+        return cursor.fetchone() == (None,)

@@ -102,15 +102,14 @@ def test_materialize_changes_nothing_and_serve_answers_what_decays(
     assert rows(pg_url) == before
 
 
-def test_materialize_of_all_views_passes_a_live_view_that_no_worker_has_fed(pg_url: str, tmp_path: Path) -> None:
+def test_materialize_of_all_views_passes_those_that_nobody_has_fed(pg_url: str, tmp_path: Path) -> None:
+    """A live view without a worker, and a batch view on an installation where no day was published."""
     env = environment(pg_url, tmp_path / "home") | {"PYTHONPATH": str(ROOT), "FEAST_USAGE": "False"}
-    with psycopg.connect(pg_url) as conn:
-        from ct_assets.adapters.feature_tables import FeatureSource, ensure_tables
-
-        ensure_tables(conn, FeatureSource(zone="Europe/London"))
     run(env, REPO, feast(), "apply")
-    said = run(env, REPO, feast(), "materialize-incremental", dt.datetime.now(dt.UTC).isoformat())
-    assert all(view in said for view in ("user_activity", "product_daily"))
+    now = dt.datetime.now(dt.UTC)
+    for command in (("materialize-incremental",), ("materialize", (now - dt.timedelta(days=3)).isoformat())):
+        said = run(env, REPO, feast(), *command, now.isoformat())
+        assert all(view in said for view in ("user_activity", "product_daily"))
 
 
 def values(found: dict[str, Any]) -> dict[str, list[Any]]:
@@ -148,3 +147,13 @@ def page(url: str, log: Path) -> bytes:
             if time.monotonic() > deadline:
                 pytest.fail(f"{url}: {error}\n{log.read_text()[-3000:]}")
             time.sleep(0.2)
+
+
+def test_teardown_and_apply_can_follow_each_other_for_ever(pg_url: str, tmp_path: Path) -> None:
+    env = environment(pg_url, tmp_path / "home") | {"PYTHONPATH": str(ROOT), "FEAST_USAGE": "False"}
+    run(env, REPO, feast(), "apply")
+    for _ in range(2):
+        run(env, REPO, feast(), "teardown")
+        run(env, REPO, feast(), "apply")
+        listed = run(env, REPO, feast(), "feature-views", "list")
+        assert all(view in listed for view in ("user_activity", "product_daily"))
