@@ -12,7 +12,9 @@ import click
 
 from ct_assets.cli.output import emit, table
 
-_STREAM = ("stream_id", "name", "topic", "partitions", "events", "late_accepted", "duplicates", "dead", "state")
+_STREAM = (
+    "stream_id", "name", "topic", "partitions", "events", "late_accepted", "duplicates", "dead", "tombstones", "state",
+)  # fmt: skip
 _TIMES = ("stream_id", "watermark", "staleness", "chunks", "files", "bytes", "removed_before")
 _VERSION = ("name", "version", "state", "answers", "stream_id", "online_bytes", "created_at")
 

@@ -14,7 +14,7 @@ _STREAMS = """
 select s.stream_id, s.name, s.source_kind || '://' || s.topic as topic,
        case when s.removed_before is not null then timestamptz 'epoch' + s.removed_before * interval '1 microsecond' end
            as removed_before,
-       p.partitions, p.events, p.late_accepted, p.dead, p.duplicates, p.owners, p.silent, p.caught_up,
+       p.partitions, p.events, p.late_accepted, p.dead, p.duplicates, p.tombstones, p.owners, p.silent, p.caught_up,
        timestamptz 'epoch' + g.watermark * interval '1 microsecond' as watermark,
        extract(epoch from clock_timestamp() - (timestamptz 'epoch' + g.fresh_as_of * interval '1 microsecond'))::float8
            as staleness_seconds,
@@ -23,7 +23,8 @@ from stream.stream s
 cross join lateral (
     select count(*) as partitions, coalesce(sum(events), 0)::bigint as events,
            coalesce(sum(late_accepted), 0)::bigint as late_accepted, coalesce(sum(dead), 0)::bigint as dead,
-           coalesce(sum(duplicates), 0)::bigint as duplicates, count(distinct owner) filter (where updated_at > clock_timestamp() - interval '15 seconds') as owners,
+           coalesce(sum(duplicates), 0)::bigint as duplicates, coalesce(sum(tombstones), 0)::bigint as tombstones,
+           count(distinct owner) filter (where updated_at > clock_timestamp() - interval '15 seconds') as owners,
            count(distinct owner) filter (where updated_at <= clock_timestamp() - interval '15 seconds') as silent,
            coalesce(bool_and(caught_up), false) as caught_up
     from stream.partition where stream_id = s.stream_id

@@ -93,7 +93,9 @@ class Metrics:
         for count in (
             self._messages, self._accepted, self._late, self._duplicates, self._tombstones, self._restarts
         ):  # fmt: skip
-            count.labels(stream)  # 0 from the beginning: a rate() over a series that begins with its first event misses it
+            count.labels(
+                stream
+            )  # 0 from the beginning: a rate() over a series that begins with its first event misses it
         for reason in REASONS:
             self._dead.labels(stream, reason)
 

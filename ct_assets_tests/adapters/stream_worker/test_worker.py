@@ -42,6 +42,9 @@ def test_values_and_dead_letters_equal_the_oracle(world: World, arrivals: Arriva
     assert summary["messages"] == len(arrivals)
     assert summary["events"] == len(truth.accepted)
     assert summary["dead"] == dict(truth.dead)
+    assert summary["tombstones"] == sum(payload is None for payload in arrivals.payload) > 0
+    parts = (summary["events"], summary["duplicates"], truth.dead.total(), summary["tombstones"])
+    assert sum(parts) == summary["messages"]
     assert summary["first_message_at"] < summary["last_commit_at"] < summary["first_message_at"] + summary["seconds"]
     assert_equals(world, truth)
     again = json.loads(world.run("--until-idle").stdout)
