@@ -50,6 +50,7 @@ def serve(model: str, host: str, port: int, poll_seconds: float, logs: bool) -> 
     from ct_assets.settings import load
 
     settings = load()
+    _check_model(settings, model)
     listening = _listen(host, port)
     bound = listening.getsockname()[1]
     follower = _follower(settings, model, poll_seconds)
@@ -84,6 +85,31 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
+def _check_model(settings: Settings, model: str) -> None:
+    """Raises UsageError for a model that was never trained and is no pipeline's; asks nothing while the ledger is away.
+
+    A pipeline's model without a version is waited for: it may be trained while this runs.
+    """
+    import psycopg
+
+    from ct_assets.adapters import champion as pointer
+    from ct_assets.adapters.datasets import load_specs
+    from ct_assets.adapters.postgres.connect import DatabaseUnreachable, connect
+    from ct_assets.adapters.postgres.migrate import prepared_url
+
+    streams = [spec for spec in load_specs([]).values() if spec.source.stream is not None]
+    declared = {f"{spec.domain}/{spec.model.name}" for spec in streams if spec.model is not None}
+    if model in declared:
+        return
+    try:
+        with connect(prepared_url(settings, "ledger"), autocommit=True) as conn:
+            known = sorted(declared | set(pointer.models(conn)))
+    except (DatabaseUnreachable, psycopg.OperationalError):
+        return
+    if model not in known:
+        raise UsageError(f"no model {model!r}", hint=did_you_mean(model, known) or f"there are: {', '.join(known)}")
+
+
 def _follower(settings: Settings, model: str, poll_seconds: float) -> Follower:
     from ct_assets.adapters.postgres.migrate import prepared_url
     from ct_assets.adapters.storage import open_storage
@@ -110,7 +136,9 @@ def score(file: Path, model: str, out: Path, as_json: bool) -> None:
 
     keep_inputs({"--out": out}, {"FILE": file})
     parquet("--out", out)
-    follower = _follower(load(), model, 1.0)
+    settings = load()
+    _check_model(settings, model)
+    follower = _follower(settings, model, 1.0)
     follower.poll()
     key = follower.current.features.entity
     entities = _entities(file, key, follower)
