@@ -22,6 +22,11 @@ SKEW_SECONDS = 5.0
 STALE = dt.timedelta(days=1)
 SAMPLE_OBJECTS, SAMPLE_BYTES = 50, 64 << 20  # stored deliveries read again: a second at most
 NEED_LEDGER, NEED_DAGSTER = ("schema", "clock", "pending", "raw", "incidents"), ("dagster", "daemon")
+# What mends incidents of a stream; any other is of a delivery
+_CURES = {
+    "once contract or producer is mended, `ct dead-letter replay` takes the messages again": {"dead_letter_rate"},
+    "what a worker said when it stopped names the way on": {"offset_out_of_range", "topic_recreated", "log_truncated"},
+}
 HEARTBEAT_SECONDS = 120  # the daemon writes one every 30 s
 
 
@@ -232,7 +237,11 @@ def _incidents(settings: Settings) -> Finding:
         return Finding("incidents", OK, "no open incident")
     text = "; ".join(f"{row['dataset']} {row['day'] or ''} {row['rule']} (x{row['occurrences']})" for row in found[:3])
     more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-    return Finding("incidents", WARN, f"{len(found)} open: {text}{more}", "ct status shows them; deliver a mended file")
+    rules = {str(row["rule"]) for row in found}
+    cures = [cure for cure, cured in _CURES.items() if rules & cured]
+    if rules - {rule for cured in _CURES.values() for rule in cured}:
+        cures.append("deliver a mended file")
+    return Finding("incidents", WARN, f"{len(found)} open: {text}{more}", "; ".join(["ct status shows them", *cures]))
 
 
 def _dagster(settings: Settings) -> Finding:

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 import ct_assets.adapters
-from ct_assets.adapters import landing, ledger
+from ct_assets.adapters import incidents, landing, ledger
 from ct_assets.adapters.clock import FixedClock
 from ct_assets.adapters.datasets import PublishedDataset, published_dataset
 from ct_assets.adapters.doctor import examine
@@ -215,6 +215,26 @@ def test_an_installation_that_is_well(settings: Settings) -> None:
         ),
         "ok",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rules", "remedy"),
+    [
+        (["dead_letter_rate"], ["ct dead-letter replay"]),
+        (["topic_recreated"], ["what a worker said when it stopped"]),
+        (["late_rows", "dead_letter_rate"], ["ct dead-letter replay", "deliver a mended file"]),
+        (["late_rows"], ["deliver a mended file"]),
+    ],
+)
+def test_doctor_names_the_cure_of_each_kind_of_incident(
+    settings: Settings, conn: psycopg.Connection, rules: list[str], remedy: list[str]
+) -> None:
+    for rule in rules:
+        incidents.report(conn, incidents.Incident("shop", "shop_events", None, rule, "told", "digest"))
+    conn.commit()
+    (found,) = [finding for finding in examine(settings) if finding.check == "incidents"]
+    cures = ("ct dead-letter replay", "what a worker said when it stopped", "deliver a mended file")
+    assert [cure for cure in cures if cure in str(found.remedy)] == remedy
 
 
 def test_doctor_survives_what_it_finds(tmp_path: Path) -> None:
