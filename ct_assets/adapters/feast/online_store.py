@@ -4,7 +4,8 @@ What goes here: Feast's interface over ``adapters.stream.online_reads`` and ``en
 ``redis_entity_rows``. What does not: SQL, semantics.
 Feast imports this module (``online_store.type`` in feature_store.yaml).
 
-A live stream view is written by its worker alone. ``push`` and ``write_to_online_store`` on it are refused with the reason;
+A live stream view is written by its worker alone. ``write_to_online_store`` on it is refused with the reason, ``push`` by
+Feast itself (it has no push source);
 ``materialize`` has nothing to write there (the offline store gives it no rows), so it makes nothing older.
 """
 

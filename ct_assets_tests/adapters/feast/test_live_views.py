@@ -252,8 +252,13 @@ def test_other_verbs_on_a_live_view_refuse_or_change_nothing(pg_url_module: str,
         "  refused(lambda: store.write_to_offline_store('visits', row)),\n"
         "  refused(lambda: store.materialize(now - pd.Timedelta(days=3), now + pd.Timedelta(days=1), ['visits'])),\n"
         "  refused(lambda: store.materialize_incremental(now + pd.Timedelta(days=2), ['visits'])),\n"
-        "  store.get_online_features(['visits:n'], [{'who': 1}]).to_dict()['n']]",
+        "  store.get_online_features(['visits:n'], [{'who': 1}]).to_dict()['n'],\n"
+        "  refused(lambda: store.push('visits_events', row)),\n"
+        "  refused(lambda: store.write_to_online_store('visits', row.drop(columns='created_timestamp')))]",
     )
+    assert found[5].startswith("PushSourceNotFoundException"), "as docs/streaming.md says: Feast does not ask us"
+    assert found[6].startswith("KeyError: ")
+    assert "created_timestamp" in found[6]
     assert found[0].startswith(
         "LiveView: the view visits is live: its worker writes it from events, 1 rows were refused"
     )
