@@ -113,6 +113,11 @@ def load_specs(broken: list[UsageError] | None = None) -> dict[str, PipelineSpec
     return load_pipelines(Path(__file__).parent.parent / "defs", broken)
 
 
+def stream_files() -> list[Path]:
+    """The stream definitions of every pipeline of this code location (``defs/<team>/<pipeline>/streams/*.yaml``)."""
+    return sorted((Path(__file__).parent.parent / "defs").rglob("streams/*.yaml"))
+
+
 def pipeline_spec(pipeline: str | None) -> PipelineSpec:
     """The spec of the pipeline of that name, or of the only one with daily files; else :class:`UsageError` with the
     nearest name. A mistake in another team's file is no reason to stop this one."""

@@ -5,6 +5,8 @@ What goes here: options and printing. What does not: reading and replaying them 
 
 from __future__ import annotations
 
+import contextlib
+from collections import Counter
 from datetime import UTC
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +18,10 @@ from ct_assets.cli.output import emit, table
 
 if TYPE_CHECKING:
     import psycopg
+
+    from ct_assets.adapters.stream.dead_letters import Chosen
+    from ct_assets.adapters.stream.records import Stream
+    from ct_assets.streaming.definition import Definition
 
 STREAM = click.option("--stream", help="Name of the stream; default: all.")
 REASON = click.option("--reason", help="poison, null_key, timestamp_out_of_range, contract, future, conflict or late.")
@@ -37,6 +43,7 @@ def list_reasons(stream: str | None, as_json: bool) -> None:
     from ct_assets.adapters.stream import dead_letters
 
     with _connection() as conn:
+        dead_letters.check_stream(conn, stream)
         found = dead_letters.summary(conn, stream)
     if as_json:
         for row in found:
@@ -88,15 +95,14 @@ def show(  # noqa: PLR0913 - one parameter an option
 @click.option(
     "--definition",
     "path",
-    required=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A definition of the stream, with the contract as it is now.",
+    help="A definition of the stream, with the contract as it is now; default: the installed pipeline's of that name.",
 )
 @click.option("--format", "message_format", type=click.Choice(FORMATS), default="json", show_default=True)
 @REASON
 @click.option("--id", "ids", type=ID, multiple=True, help="One letter; may come several times. Default: all.")
 @JSON
-def replay(path: Path, message_format: str, reason: str | None, ids: tuple[int, ...], as_json: bool) -> None:
+def replay(path: Path | None, message_format: str, reason: str | None, ids: tuple[int, ...], as_json: bool) -> None:
     """Judge letters again, as if they arrived now. What was accepted before is never replayed twice.
 
     Exit 1 when letters stay dead.
@@ -104,34 +110,87 @@ def replay(path: Path, message_format: str, reason: str | None, ids: tuple[int, 
     from ct_assets.adapters.clock import SystemClock
     from ct_assets.adapters.stream import dead_letters
     from ct_assets.cli.stream_sync import twins
-    from ct_assets.errors import UsageError
     from ct_assets.settings import load
-    from ct_assets.streaming.definition import load_definition
 
-    definition = load_definition(path)
-    decoder = open_decoder(load(), definition, message_format)
+    settings = load()
     now = round(SystemClock().now().timestamp() * 1e6)
     chosen = dead_letters.Chosen(reason=reason, ids=ids or None)
     dead = 0
     with _connection() as conn:
-        streams = dead_letters.find_streams(conn, definition.acceptance)
-        if not streams:
-            raise UsageError(
-                f"no stream was run with what {path} says about acceptance",
-                hint="`ct dead-letter list` names the streams",
-            )
-        dead_letters.check_chosen(conn, streams, chosen)
-        for stream in streams:
-            outcomes = dead_letters.replay(conn, stream, decoder, chosen, now).outcomes
-            for twin in twins(conn, stream.stream_id):
-                twin.sync(conn)
-            dead += sum(n for outcome, n in outcomes.items() if outcome not in dead_letters.FINAL)
-            text = ", ".join(f"{n} {outcome}" for outcome, n in sorted(outcomes.items())) or "nothing to replay"
-            emit(
-                {"stream": stream.name, "topic": stream.topic, "outcomes": outcomes}, as_json, f"{stream.name}: {text}"
-            )
+        dead_letters.check_reason(reason)
+        found = [(d, _streams(conn, d)) for d in ([_load(path)] if path is not None else _installed(conn, chosen))]
+        dead_letters.check_chosen(conn, [stream for _, streams in found for stream in streams], chosen)
+        for definition, streams in found:
+            decoder = open_decoder(settings, definition, message_format)
+            for stream in streams:
+                outcomes = dead_letters.replay(conn, stream, decoder, chosen, now).outcomes
+                for twin in twins(conn, stream.stream_id):
+                    twin.sync(conn)
+                dead += sum(n for outcome, n in outcomes.items() if outcome not in dead_letters.FINAL)
+                value = {"stream": stream.name, "topic": stream.topic, "outcomes": outcomes}
+                emit(value, as_json, f"{stream.name}: {_told(outcomes)}")
+        if not found and not as_json:
+            emit(None, False, "nothing to replay")
     if dead:
         raise click.exceptions.Exit(1)
+
+
+def _told(outcomes: Counter[str]) -> str:
+    """``2 came back, 1 was there already, 479 stay dead (479 poison)``."""
+    if not outcomes:
+        return "nothing to replay"
+    dead = {outcome: n for outcome, n in sorted(outcomes.items()) if outcome not in ("accepted", "duplicate")}
+    repeats = f", {outcomes['duplicate']:,} were there already" if outcomes["duplicate"] else ""
+    listed = ", ".join(f"{n:,} {outcome}" for outcome, n in dead.items())
+    stay = f", {sum(dead.values()):,} stay dead ({listed})" if dead else ""
+    return f"{outcomes['accepted']:,} came back{repeats}{stay}"
+
+
+def _load(path: Path) -> Definition:
+    from ct_assets.streaming.definition import load_definition
+
+    return load_definition(path)
+
+
+def _streams(conn: psycopg.Connection, definition: Definition) -> list[Stream]:
+    from ct_assets.adapters.stream import dead_letters
+    from ct_assets.errors import UsageError
+
+    streams = dead_letters.find_streams(conn, definition.acceptance)
+    if not streams:
+        raise UsageError(
+            f"no stream was run with what {definition.path} says about acceptance",
+            hint="`ct dead-letter list` names the streams",
+        )
+    return streams
+
+
+def _installed(conn: psycopg.Connection, chosen: Chosen) -> list[Definition]:
+    """One definition of each stream with letters to replay, from the files of the installed pipelines.
+
+    The database has the names and not the contract's rules, by which a letter must be judged. Raises UsageError for a
+    stream whose definitions are none of these files.
+    """
+    from ct_assets.adapters.datasets import stream_files
+    from ct_assets.adapters.stream import dead_letters
+    from ct_assets.errors import CtError, UsageError
+
+    files = {}
+    for path in stream_files():
+        with contextlib.suppress(CtError):  # a mistake in another team's file is no reason to stop this one
+            definition = _load(path)
+            files[definition.name] = definition
+    found = []
+    for stream, names in dead_letters.streams_of(conn, chosen).items():
+        here = [files[name] for name in names if name in files]
+        if not here:
+            over = f" ({', '.join(names)})" if names else ""
+            raise UsageError(
+                f"no installed pipeline has a definition of the stream {stream}{over}",
+                hint="say which file it is: `ct dead-letter replay --definition FILE`",
+            )
+        found.append(here[0])
+    return found
 
 
 def _shown(raw: str) -> str:

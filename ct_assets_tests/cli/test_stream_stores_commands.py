@@ -151,6 +151,32 @@ def test_dead_letters_listed_shown_and_replayed(folder: Path) -> None:
     (again,) = as_json(dead_letter, "replay", "--definition", str(folder / "old/visits.yaml"), code=1)
     assert again["outcomes"] == {"poison": 1}
     assert "visits/0@9  poison: no JSON (replayed: poison)" in run(dead_letter, "show").stdout
+    told = CliRunner().invoke(dead_letter, ["replay", "--definition", str(folder / "old/visits.yaml")])
+    assert (told.exit_code, told.stdout) == (1, "visits: 0 came back, 1 stay dead (1 poison)\n")
+
+
+def test_a_replay_without_a_definition_asks_for_the_file_that_no_pipeline_has(folder: Path) -> None:
+    found = CliRunner().invoke(dead_letter, ["replay"])
+    assert isinstance(found.exception, CtError)
+    assert "no installed pipeline has a definition of the stream visits (visits)" in str(found.exception)
+    assert "replay --definition FILE" in str(found.exception)
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "message"),
+    [
+        (dead_letter, ("show", "1", "999999"), "no dead letter 999999 as asked for"),
+        (dead_letter, ("list", "--stream", "visit"), "no stream 'visit'\n  did you mean 'visits'?"),
+        (retire, ("--view", "visits", "--version", "zzz"), "no online table 'visits' of version zzz\n  there are: "),
+    ],
+)
+def test_what_is_not_there_is_named_beside_what_is(
+    folder: Path, command: click.Command, arguments: tuple[str, ...], message: str
+) -> None:
+    found = CliRunner().invoke(command, arguments)
+    assert isinstance(found.exception, CtError), found.stdout
+    assert (found.exception.exit_code, message in str(found.exception)) == (2, True), found.exception
+    assert "did you mean 'visits'" not in str(found.exception) or "visit'" in message
 
 
 def test_status_shows_streams_and_which_version_answers(folder: Path) -> None:
@@ -158,7 +184,7 @@ def test_status_shows_streams_and_which_version_answers(folder: Path) -> None:
     (found,) = as_json(status)
     (stream,) = found["streams"]
     assert (stream["name"], stream["topic"], stream["partitions"], stream["events"]) == ("visits", "log://visits", 1, 3)
-    assert (stream["chunks"], stream["files"]) == (1, 0)
+    assert (stream["chunks"], stream["files"], stream["tombstones"]) == (1, 0, 0)
     assert 30 <= stream["staleness_seconds"] < 600
     assert [(d["name"], d["state"], d["answers"]) for d in found["definitions"]] == [
         ("visits", "ready", False),

@@ -85,7 +85,7 @@ def summary(conn: psycopg.Connection, stream: str | None = None) -> list[dict[st
 
 
 def letters(conn: psycopg.Connection, chosen: Chosen) -> list[DeadLetter]:
-    """Letters in order of arrival. Raises UsageError for a stream or reason that none has."""
+    """Letters in order of arrival. Raises UsageError for a stream or reason that none has, and for ids of no letter."""
     rows = conn.execute(
         """select d.dead_letter_id, s.name, s.topic, d.partition, d."offset", d.reason, d.error, d.contract_digest, d.raw,
                   d.append_time, d.created_at, d.outcome
@@ -105,25 +105,27 @@ def letters(conn: psycopg.Connection, chosen: Chosen) -> list[DeadLetter]:
     ).fetchall()
     if not rows:
         _check(conn, chosen)
+    _check_ids(conn, chosen.ids or (), {row[0] for row in rows})
     return [DeadLetter(*row) for row in rows]
 
 
 def check_chosen(conn: psycopg.Connection, streams: Sequence[Stream], chosen: Chosen) -> None:
     """Raises UsageError for a reason that does not exist, and for ids of no letter of these streams."""
-    _check_reason(chosen.reason)
+    check_reason(chosen.reason)
     rows = conn.execute(
         "select dead_letter_id from stream.dead_letter where stream_id = any(%s) and dead_letter_id = any(%s)",
         ([s.stream_id for s in streams], list(chosen.ids or ())),
     ).fetchall()
     missing = sorted(set(chosen.ids or ()) - {row[0] for row in rows})
     if missing:
-        there = ", ".join(sorted({s.name for s in streams}))
+        there = ", ".join(sorted({s.name for s in streams})) or "a stream"
         raise UsageError(
             f"no dead letter {', '.join(map(str, missing))} of {there}", hint="`ct dead-letter show` lists them"
         )
 
 
-def _check_reason(reason: str | None) -> None:
+def check_reason(reason: str | None) -> None:
+    """Raises UsageError for a reason that does not exist."""
     if reason is not None and reason not in REASONS:
         near = did_you_mean(reason, REASONS) or f"one of {', '.join(REASONS)}"
         raise UsageError(f"there is no reason {reason!r}", hint=near)
@@ -131,7 +133,7 @@ def _check_reason(reason: str | None) -> None:
 
 def _check(conn: psycopg.Connection, chosen: Chosen) -> None:
     found = summary(conn)
-    _check_reason(chosen.reason)
+    check_reason(chosen.reason)
     for given, column in ((chosen.stream, "stream"), (chosen.reason, "reason")):
         known = sorted({str(row[column]) for row in found})
         if given is not None and given not in known:
@@ -139,9 +141,30 @@ def _check(conn: psycopg.Connection, chosen: Chosen) -> None:
             near = near or (f"there are: {', '.join(known)}" if known else "there is none at all")
             raise UsageError(f"no dead letter of {column} {given!r}", hint=near)
     if chosen.ids:
-        raise UsageError(
-            f"no dead letter {', '.join(map(str, chosen.ids))} as asked for", hint="`ct dead-letter show` lists them"
-        )
+        raise _no_letter(chosen.ids)
+
+
+def _check_ids(conn: psycopg.Connection, ids: Sequence[int], found: set[int]) -> None:
+    """Every id is a letter's, if only one beyond the limit or of another stream or reason than was asked for."""
+    rest = sorted(set(ids) - found)
+    rows = conn.execute("select dead_letter_id from stream.dead_letter where dead_letter_id = any(%s)", (rest,))
+    missing = sorted(set(rest) - {row[0] for row in rows.fetchall()})
+    if missing:
+        raise _no_letter(missing)
+
+
+def _no_letter(ids: Sequence[int]) -> UsageError:
+    return UsageError(
+        f"no dead letter {', '.join(map(str, ids))} as asked for", hint="`ct dead-letter show` lists them"
+    )
+
+
+def check_stream(conn: psycopg.Connection, name: str | None) -> None:
+    """Raises UsageError for the name of no stream."""
+    names = sorted({row[0] for row in conn.execute("select name from stream.stream").fetchall()})
+    if name is not None and name not in names:
+        known = f"there are: {', '.join(names)}" if names else "no stream ran yet"
+        raise UsageError(f"no stream {name!r}", hint=did_you_mean(name, names) or known)
 
 
 @dataclass(frozen=True)
@@ -156,6 +179,21 @@ def find_streams(conn: psycopg.Connection, acceptance: Acceptance) -> list[Strea
     rows = conn.execute("select stream_id from stream.stream order by stream_id").fetchall()
     streams = [find_stream(conn, row[0]) for row in rows]
     return [s for s in streams if replace(s.acceptance, contract_digest=acceptance.contract_digest) == acceptance]
+
+
+def streams_of(conn: psycopg.Connection, chosen: Chosen) -> dict[str, list[str]]:
+    """By name, the streams that have letters which may be replayed, and the names of the definitions over each."""
+    rows = conn.execute(
+        """select s.name, array_agg(distinct d.name) filter (where d.name is not null)
+           from stream.stream s left join stream.definition d using (stream_id)
+           where exists (select from stream.dead_letter l where l.stream_id = s.stream_id
+               and (l.outcome is null or l.outcome <> all(%s))
+               and (%s::bigint[] is null or l.dead_letter_id = any(%s))
+               and (%s::text is null or l.reason = %s))
+           group by s.name order by s.name""",
+        (list(FINAL), *[list(chosen.ids) if chosen.ids else None] * 2, *[chosen.reason] * 2),
+    ).fetchall()
+    return {name: definitions or [] for name, definitions in rows}
 
 
 def replay(conn: psycopg.Connection, stream: Stream, decoder: Decoder, chosen: Chosen, now_us: int) -> Replayed:

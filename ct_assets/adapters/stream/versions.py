@@ -74,10 +74,19 @@ def find_table(
     ).fetchone()
     if row is None:
         names = sorted({v.name for v in listed(conn)})
+        if hash_ and name in names:
+            raise _no_version(conn, name, hash_)
         version = f" of version {hash_[:12]}" if hash_ else ""
         near = did_you_mean(name, names) or (f"there are: {', '.join(names)}" if names else "no definition ran yet")
         raise UsageError(f"no online table {name!r}{version}", hint=f"{near}; `ct stream run` makes one")
     return online.table_of(row[0], row[1], from_document(row[2]))
+
+
+def _no_version(conn: psycopg.Connection, name: str, hash_: str) -> UsageError:
+    """The view is right, its version is not."""
+    there = ", ".join(dict.fromkeys(v.hash[:12] for v in listed(conn, name) if v.state != "building"))
+    known = f"there are: {there}" if there else "none is ready yet"
+    return UsageError(f"no online table {name!r} of version {hash_[:12]}", hint=f"{known}; `ct stream run` makes one")
 
 
 def ready_tables(conn: psycopg.Connection, stream: Stream, known: Sequence[OnlineTable] = ()) -> list[OnlineTable]:

@@ -9,6 +9,7 @@ be replayed. Somebody must hear of it all the same.
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ class DeadLetterAlarm:
 
     tell: Callable[[str, dict[str, Any]], None]
     over: Callable[[], None]
+    again: str = "ct dead-letter replay"  # the command that takes letters back
     _messages: int = field(default=0, init=False)
     _dead: list[DeadLetterRow] = field(default_factory=list, init=False)
     _raised: bool | None = field(default=None, init=False)  # None: nothing is known of what earlier workers raised
@@ -60,12 +62,14 @@ class DeadLetterAlarm:
         self.tell(
             f"{len(self._dead):,} of {self._messages:,} messages were set aside ({listed}); the first of these: partition"
             f" {first.partition}, offset {first.offset}. `ct dead-letter list` has the errors; once contract or producer"
-            " is mended, `ct dead-letter replay` takes them again",
+            f" is mended, `{self.again}` takes them again",
             {"messages": self._messages, "dead": dict(reasons), "partition": first.partition, "offset": first.offset},
         )
 
 
-def ledger_alarm(settings: Settings, definition: Definition, say: Callable[[str], None]) -> DeadLetterAlarm:
+def ledger_alarm(
+    settings: Settings, definition: Definition, say: Callable[[str], None], message_format: str = "json"
+) -> DeadLetterAlarm:
     """An alarm whose incidents are rows of the ledger; a ledger that is away is said and stops nothing."""
 
     def with_ledger(act: Callable[[Any], Any]) -> None:
@@ -92,4 +96,5 @@ def ledger_alarm(settings: Settings, definition: Definition, say: Callable[[str]
 
         with_ledger(lambda conn: incidents.settle(conn, definition.schema.name, (RULE, *LOST)))
 
-    return DeadLetterAlarm(tell, over)
+    again = f"ct dead-letter replay --definition {shlex.quote(str(definition.path))}"
+    return DeadLetterAlarm(tell, over, again if message_format == "json" else f"{again} --format {message_format}")

@@ -77,7 +77,7 @@ def open_worker(
         metrics=metrics,
         say=say,
         beat=beat,
-        alarm=ledger_alarm(settings, definitions[0], say),
+        alarm=ledger_alarm(settings, definitions[0], say, options["message_format"]),
         crash=crash,
         twin=twin,
     )

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -75,12 +77,14 @@ def test_a_topic_of_which_nothing_is_accepted_stops_the_worker_and_leaves_nothin
     assert_equals(world, truth)
 
 
-def test_a_supervised_worker_is_not_started_again(world: World) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_supervised_workers_are_not_started_again(world: World, workers: int) -> None:
+    """The one that is left takes the partition over and ends as the first did."""
     foreign(world.folder, REFUSED_AT_LEAST)
-    worker = world.start()
-    _, said = worker.communicate(timeout=60)
+    worker = world.start("--workers", str(workers))
+    _, said = worker.communicate(timeout=120)
     assert worker.returncode == 1, said
-    assert said.count("accepted none of its first") == 1
+    assert said.count("accepted none of its first") == workers, said
     assert nothing(world.url)
 
 
@@ -103,6 +107,14 @@ def test_a_few_refused_messages_are_kept_and_said_and_the_right_topic_still_runs
     assert "has not accepted any message yet; is this the right topic" in done.stderr
     assert json.loads(done.stdout)["dead"] == {"null_key": 7}
     assert stored(world.url)["stream.dead_letter"] == 7
+    replayed = subprocess.run(  # the definition is an installed pipeline's: it need not be named
+        [sys.executable, "-m", "ct_assets.cli", "dead-letter", "replay"],
+        env=world.environ(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (replayed.returncode, replayed.stdout) == (1, "shop_events: 0 came back, 7 stay dead (7 null_key)\n")
     world.folder = right
     fill(world.folder, arrivals)
     done = world.run("--until-idle")

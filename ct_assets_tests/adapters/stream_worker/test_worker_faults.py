@@ -24,6 +24,7 @@ import pytest
 
 from ct_assets.adapters.events.log_sink import LogSink
 from ct_assets.adapters.postgres.connect import connect
+from ct_assets.adapters.stream.dead_letters import REASONS
 from ct_assets.adapters.stream.state import DeadLetterRow
 from ct_assets.adapters.stream_worker.alarm import LEAST, DeadLetterAlarm
 from ct_assets.adapters.stream_worker.metrics import Liveness, Metrics, MetricsServer
@@ -63,6 +64,7 @@ def test_f31_poison_is_kept_with_coordinates_raises_one_alarm_and_stops_nothing(
     assert done.returncode == 0, done.stderr
     assert f"{LEAST} of {LEAST} messages were set aside ({LEAST} poison)" in done.stderr
     assert f"partition 0, offset {first}." in done.stderr
+    assert f"`ct dead-letter replay --definition {DEFINITION}` takes them again" in done.stderr
     assert incidents(world) == [("dead_letter_rate", "open")]
     digest = load_definition(DEFINITION).acceptance.contract_digest
     with connect(world.url) as conn:
@@ -168,6 +170,10 @@ def test_f50_liveness_fails_when_messages_wait_and_nothing_moves() -> None:
         assert health(server.port) == 200
         text = urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=10).read().decode()
         assert 'ct_stream_lag_messages{partition="0",stream="shop"} 7.0' in text
+        for count in ("events_late_accepted", "events_duplicate", "tombstones", "session_restarts"):
+            assert f'ct_stream_{count}_total{{stream="shop"}} 0.0' in text, "rate() needs the 0 before the first"
+        for reason in REASONS:
+            assert f'ct_stream_dead_letters_total{{reason="{reason}",stream="shop"}} 0.0' in text
     finally:
         server.close()
 
