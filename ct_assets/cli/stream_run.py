@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ct_assets.adapters.events.formats import FORMATS, UNKNOWN_SCHEMA
+from ct_assets.adapters.stream_worker.first_messages import REFUSED_AT_LEAST
 from ct_assets.cli.output import emit, say
 from ct_assets.settings import redact
 
@@ -62,7 +63,7 @@ _NOTHING_ACCEPTED = (
 @click.option(
     "--keep-refused",
     is_flag=True,
-    help="Go on when all of the first 1,000 messages of a new stream are refused; they become dead letters.",
+    help=f"Go on when all of the first {REFUSED_AT_LEAST:,} messages of a new stream are refused: as dead letters.",
 )
 @click.option("--until-idle", is_flag=True, help="End when everything in the topic is committed.")
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 64), help="Processes that share it.")
