@@ -6,14 +6,13 @@ What goes here: options and printing. What does not: building and switching (``a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from ct_assets.cli.output import emit, say, working
+from ct_assets.cli.stream_coverage import before_reading, fields, of_table, topic
 from ct_assets.errors import CtError, UsageError
 
 if TYPE_CHECKING:
@@ -71,37 +70,45 @@ def plan(path: Path, source_url: str | None, as_json: bool) -> None:
     from ct_assets.adapters.stream import deployment
     from ct_assets.streaming.definition import load_definition
 
-    with _connection() as conn, _topic(source_url) as source:
-        found = deployment.plan(conn, load_definition(path), source.identity() if source else None)
+    definition = load_definition(path)
+    with _connection() as conn, topic(source_url) as source:
+        found = deployment.plan(conn, definition, source.identity() if source else None)
+        report, said = before_reading(conn, definition, found, source)
     lines = [
         f"{found.name}: {(found.active_hash or 'none')[:12]} -> {found.hash[:12]}",
         *(f"  {readable(c)}" for c in found.changes),
+        *said,
     ]
-    emit(found.__dict__ | {"next": _next(found)}, as_json, "\n".join([*lines, _next(found)]))
+    emit(found.__dict__ | {"next": _next(found)} | report, as_json, "\n".join([*lines, _next(found)]))
 
 
 @click.command()
 @DEFINITION
 @SOURCE
-@click.option("--yes", is_flag=True, help="With --source: switch to the version over that topic.")
+@click.option(
+    "--yes",
+    is_flag=True,
+    help="With --source: switch to the version over that topic. Without: switch to one that was read from the topic"
+    " again although stored events are missing in it or values differ.",
+)
 @click.option("--back", is_flag=True, help="Go back to the version that answered before; no events are replayed.")
 @click.option("--no-switch", is_flag=True, help="Build and compare only.")
 @JSON
 def deploy(path: Path, source_url: str | None, as_json: bool, **choice: bool) -> None:
     """Build the version beside the one that answers, compare both, switch. Workers go on; readers see one or the other.
 
-    Values of aggregates that did not change must be equal in both versions, else nothing is switched (exit 1). With
-    --source the version is that of another topic, and --yes switches.
+    Values of aggregates that did not change must be equal in both versions, else nothing is switched (exit 1). A version
+    that was read from the topic again must also hold what is stored of the topic by now; there --yes switches all the same.
+    With --source the version is that of another topic, and --yes switches.
     """
     from ct_assets.streaming.definition import load_definition
 
     definition = load_definition(path)
-    with _connection() as conn, _topic(source_url) as source:
+    with _connection() as conn, topic(source_url) as source:
         if choice["back"]:
             report, text = _back(conn, definition.name)
         else:
-            switching = not choice["no_switch"] and (source is None or choice["yes"])
-            report, text = _deployed(conn, definition, source, switching)
+            report, text = _deployed(conn, definition, source, choice)
     emit(report, as_json, text)
 
 
@@ -117,7 +124,7 @@ def _back(conn: psycopg.Connection, name: str) -> tuple[dict[str, object], str]:
 
 
 def _deployed(
-    conn: psycopg.Connection, definition: Definition, source: EventSource | None, switching: bool
+    conn: psycopg.Connection, definition: Definition, source: EventSource | None, choice: dict[str, bool]
 ) -> tuple[dict[str, object], str]:
     """What was done, for scripts and for people."""
     from ct_assets.adapters.stream import deployment, versions
@@ -127,8 +134,10 @@ def _deployed(
     found = deployment.plan(conn, definition, identity)
     table = _made(conn, definition, found, identity)
     if table is None:
-        return dict(found.__dict__), _next(found)
-    report = _compared(conn, definition, table)
+        report, said = before_reading(conn, definition, found, source)
+        return found.__dict__ | report, "\n".join([*said, _next(found)])
+    switching = not choice["no_switch"] and (source is None or choice["yes"])
+    report = _compared(conn, definition, table, refusing=switching and not choice["yes"])
     for twin in twins(conn, table.stream_id):  # readers of the new version find it in Redis at once
         twin.sync(conn)
     if switching:
@@ -152,19 +161,6 @@ def _unread(conn: psycopg.Connection, stream_id: int, source: EventSource) -> in
 
 def _next(found: Plan) -> str:
     return _NEXT[found.action].format(topic=found.topic)
-
-
-@contextmanager
-def _topic(url: str | None) -> Iterator[EventSource | None]:
-    from ct_assets.adapters.events.port import open_source
-    from ct_assets.settings import load
-
-    source = open_source(url, load()) if url else None
-    try:
-        yield source
-    finally:
-        if source is not None:
-            source.close()
 
 
 @click.command()
@@ -231,7 +227,11 @@ def _stream(
     return state.open_stream_beside(conn, old, definition.acceptance)
 
 
-def _compared(conn: psycopg.Connection, definition: Definition, table: OnlineTable) -> dict[str, object]:
+def _compared(
+    conn: psycopg.Connection, definition: Definition, table: OnlineTable, *, refusing: bool
+) -> dict[str, object]:
+    """What both versions say and hold. Raises CtError where that forbids a switch (``refusing``: to one that was read
+    from the topic again; over the same stored events no value may differ whatever was asked)."""
     from ct_assets.adapters.clock import SystemClock
     from ct_assets.adapters.stream import deployment, versions
 
@@ -246,7 +246,20 @@ def _compared(conn: psycopg.Connection, definition: Definition, table: OnlineTab
             f"{found.different} values that should be the same differ between the versions; nothing was switched",
             hint="run with --no-switch and compare online tables; report this: it must not happen",
         )
-    return {"entities": found.entities, "equal": found.equal, "different": found.different, "changed": found.changed}
+    report = {"entities": found.entities, "equal": found.equal, "different": found.different, "changed": found.changed}
+    covered = of_table(conn, definition, table)
+    if covered is not None:
+        say(str(covered))
+        report |= fields(covered)
+    lacks = [*([] if covered is None else covered.lacking)]
+    if found.different and old.stream_id != table.stream_id:
+        lacks.append(f"{found.different} values that should be the same differ between the versions")
+    if lacks and refusing:
+        raise CtError(
+            f"{'; '.join(lacks)}; nothing was switched",
+            hint="`ct stream deploy --yes` switches all the same (--back undoes it); what expired can only be produced again",
+        )
+    return report
 
 
 def _connection() -> psycopg.Connection:

@@ -292,3 +292,26 @@ def test_sync_loads_an_emptied_redis_and_refuses_without_one(folder: Path) -> No
         run(retire, "--view", "visits", "--version", old[:12], "--yes")
         assert len(list(client.scan_iter(match="ct:visits:*", _type="hash"))) == 1
     assert as_json(features, *get)[0]["n"] == 3
+
+
+def test_a_version_read_again_whose_values_differ_is_switched_to_only_with_yes(folder: Path, pg_url: str) -> None:
+    changed = worlds.definition(folder / "changed", OLD, more="dedup_horizon: 2h\n")
+    path = str(folder / "changed/visits.yaml")
+    (planned,) = as_json(plan, "--definition", path)
+    assert (planned["action"], planned["events_gone"]) == ("new_stream", None)
+    assert as_json(deploy, "--definition", path)[0]["action"] == "new_stream"
+    now = round(time.time() * 1e6) - START
+    with connect(pg_url, autocommit=True) as conn:
+        stream = state.open_stream(conn, "visits", changed.acceptance, worlds.identity())
+        again = [Given(1, now - M, paid=Decimal("9.75")), Given(1, now - M // 2)]
+        Writer(conn, stream, []).commit(worlds.accepted(again, first_offset=0))
+    refused = CliRunner().invoke(deploy, ["--definition", path])
+    assert isinstance(refused.exception, CtError)
+    assert refused.exception.exit_code == 1
+    assert "1 values that should be the same differ" in str(refused.exception)
+    assert [d["answers"] for d in as_json(status)[0]["definitions"]] == [True, False]
+    (beside,) = as_json(deploy, "--definition", path, "--no-switch")
+    assert (beside["switched"], beside["equal"], beside["different"], beside["events_gone"]) == (False, 1, 1, 0)
+    (done,) = as_json(deploy, "--definition", path, "--yes")
+    assert (done["switched"], done["different"]) == (True, 1)
+    assert [d["answers"] for d in as_json(status)[0]["definitions"]] == [False, True]

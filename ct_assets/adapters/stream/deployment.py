@@ -62,10 +62,19 @@ def plan(conn: psycopg.Connection, definition: Definition, source: SourceIdentit
     if source is None:
         action = _action_here(versions, active, old, definition)
     else:
-        action = _action_over(versions, stream_over(conn, definition.acceptance, source), definition)
+        over = stream_over(conn, definition.acceptance, source)
+        action = _action_over(versions, over, definition)
+        if action == "new_topic" and is_of(stream, source):  # the topic it reads already: the contract differs
+            action = "new_stream"
     changes = tuple(_changes(old, definition))
     topic = f"{stream.source_kind}://{stream.topic}"
     return Plan(definition.name, definition.hash, action, active.hash, changes, topic)
+
+
+def is_of(stream: Stream, source: SourceIdentity) -> bool:
+    """Whether a stream reads this topic."""
+    theirs = (source.kind, source.cluster_id, source.topic_id)
+    return (stream.source_kind, stream.cluster_id, stream.topic_id) == theirs
 
 
 def _action_here(versions: Sequence[Version], active: Version, old: Definition, definition: Definition) -> str:
