@@ -13,14 +13,15 @@ from dataclasses import dataclass
 class PartitionState:
     """What is known of one partition. ``top`` None: it never had an accepted event.
 
-    ``caught_up``: everything up to the broker's end offset is read. ``last_message_us``: when its last message was
-    appended or read (the wall clock, microseconds); None when it never had one.
+    ``caught_up``: everything up to the broker's end offset was read at ``looked_us`` (None: now). ``last_message_us``:
+    when its last message was appended or read (the wall clock, microseconds); None when it never had one.
     """
 
     partition: int
     top: int | None
     caught_up: bool
     last_message_us: int | None = None
+    looked_us: int | None = None
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,11 @@ def completeness(
     """The minimum of the active partitions' watermarks; when all are idle, the furthest of theirs.
 
     A partition is idle when it is caught up with the broker's end and was silent for the idle timeout; one that lags is
-    never idle. A partition that never had a message (caught up, nothing seen) does not hold it back; one that has
+    never idle. A partition without an accepted event that is read to its end does not hold it back; one that has
     messages still to read and no event yet holds back everything (``at`` is None).
+
+    When nobody looks any more (its worker ended) a partition stays what it was: idle, or not, because messages may have
+    come since. So the end of the workers takes nothing back and lets nothing pass.
     """
     used = [s for s in states if not (s.top is None and s.caught_up)]
     idle = [s for s in used if _is_idle(s, now_us, idle_timeout_us)]
@@ -56,5 +60,6 @@ def completeness(
 
 
 def _is_idle(state: PartitionState, now_us: int, idle_timeout_us: int) -> bool:
-    silent = state.last_message_us is None or now_us - state.last_message_us >= idle_timeout_us
+    as_of = now_us if state.looked_us is None else min(now_us, state.looked_us)
+    silent = state.last_message_us is None or as_of - state.last_message_us >= idle_timeout_us
     return state.caught_up and silent

@@ -87,11 +87,14 @@ def test_case_10_a_silent_partition_holds_nobody_up_and_is_judged_by_itself(engi
         stream = newest_stream(conn)
         (name,) = conn.execute("select max(name) from stream.definition").fetchone() or ("",)
         table = online.ensure(conn, stream, replace(Case(tmp_path).definition, name=name))
-        assert position(conn, table, us("10:01")).watermark == us("00:20"), (
-            "nobody reads: nobody knows that it is silent"
-        )
         conn.execute("update stream.partition set caught_up = true")  # what the heartbeat of a living worker says
         assert position(conn, table, us("10:01")).watermark == us("09:50")
+        looked = "update stream.partition set updated_at = timestamptz 'epoch' + %s * interval '1 microsecond'"
+        conn.execute(looked, (us("00:50"),))
+        assert position(conn, table, us("10:01")).watermark == us("00:20"), (
+            "nobody looked since: nobody knows that it is silent"
+        )
+        conn.execute(looked, (us("10:01"),))
         conn.execute("update stream.partition set caught_up = false where partition = 1")  # messages still to read
         assert position(conn, table, us("10:01")).watermark == us("00:20")
     resumed = [*sent, event("00:40", partition=1, append=us("10:05"))]

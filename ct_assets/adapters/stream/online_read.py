@@ -79,7 +79,10 @@ def _progress(
     """(watermark, staleness, is stale) as ``stream.progress`` has them, of one row a partition."""
     acceptance = definition.acceptance
     known = completeness(
-        [PartitionState(p, top, bool(caught_up), append) for p, _, _, top, append, caught_up, _ in partitions],
+        [
+            PartitionState(p, top, bool(caught_up), append, looked)
+            for p, _, _, top, append, caught_up, looked in partitions
+        ],
         at_us,
         out_of_orderness_us=acceptance.out_of_orderness_us,
         idle_timeout_us=acceptance.idle_timeout_us,

@@ -306,7 +306,7 @@ class RedisTable:
         if known is not None and known[0] == base:
             return known[1]
         parts = {int(base[i]): Progress.parsed(base[i + 1]) for i in range(0, len(base), 2) if base[i] != b"g"}
-        states = [PartitionState(p, s.top, s.caught_up, s.last_append) for p, s in parts.items()]
+        states = [PartitionState(p, s.top, s.caught_up, s.last_append, s.updated) for p, s in parts.items()]
         fresh = [s.updated if s.caught_up else s.last_append for s in parts.values()]
         there = [f for f in fresh if f is not None]
         found = parts, states, min(there) if there and len(there) == len(fresh) else None

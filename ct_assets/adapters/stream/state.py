@@ -149,10 +149,11 @@ def claim(conn: psycopg.Connection, stream: Stream, partitions: Sequence[int], o
 
 
 def release(conn: psycopg.Connection, stream: Stream, partitions: Sequence[int], owner: str) -> None:
-    """Give partitions back in order; those that another owner has by now stay theirs."""
+    """Give partitions back in order; those that another owner has by now stay theirs. What was read to its end by the
+    last look stays known to be so as of then (``updated_at``): the end of a worker makes nobody forget it."""
     with conn.transaction():
         conn.execute(
-            """update stream.partition set owner = null, caught_up = false
+            """update stream.partition set owner = null
                where stream_id = %s and partition = any(%s) and owner = %s""",
             (stream.stream_id, list(partitions), owner),
         )

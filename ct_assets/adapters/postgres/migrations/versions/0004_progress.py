@@ -1,0 +1,15 @@
+"""How far a stream is when nobody reads it: a partition is idle as of the last look at it. See the SQL file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import op  # noqa: TID253 - only alembic itself loads this file
+
+revision = "0004"
+down_revision = "0003"
+
+
+def upgrade() -> None:
+    """Run the SQL as it stands."""
+    op.get_bind().exec_driver_sql(Path(__file__).with_suffix(".sql").read_text())
