@@ -40,7 +40,8 @@ def get(  # noqa: PLR0913 - one parameter an option
 ) -> None:
     """The values of VIEW for the entities, exact to the microsecond.
 
-    Now, the online table answers, with watermark and staleness. With --at or --as-known-at the stored events answer.
+    Now, the online table answers, with watermark and staleness. With --at or --as-known-at the stored events answer;
+    beyond_watermark says that the moment lies beyond what is known by now.
     """
     from ct_assets.adapters.clock import SystemClock
     from ct_assets.adapters.postgres.connect import connect
@@ -59,9 +60,14 @@ def get(  # noqa: PLR0913 - one parameter an option
                 now if at is None else moment(at, "--at"),
                 as_known_at and moment(as_known_at, "--as-known-at"),
             )
-            found = _history(conn, table, asked, moments)
+            found = _history(conn, table, asked, moments, now)
     for values in found:
         lines = [f"{name:24s} {'' if value is None else value}" for name, value in values.items()]
+        if values.get("beyond_watermark"):
+            lines.append(
+                f"{values['at']} lies beyond the watermark ({values['watermark'] or 'none yet'}): events before it may"
+                " not be in yet, so 0 is no answer"
+            )
         emit(values, as_json, "\n".join(lines))
 
 
@@ -164,19 +170,27 @@ def _online(conn: psycopg.Connection, table: OnlineTable, entities: list[Any], n
 
 
 def _history(
-    conn: psycopg.Connection, table: OnlineTable, entities: list[Any], moments: tuple[int, Any]
+    conn: psycopg.Connection, table: OnlineTable, entities: list[Any], moments: tuple[int, Any], now: int
 ) -> list[dict[str, Any]]:
     import polars as pl
 
     from ct_assets.adapters.storage import open_storage
+    from ct_assets.adapters.stream.snapshots import position
     from ct_assets.adapters.stream.training_frames import Request, training_frame
     from ct_assets.settings import load
 
     at, known = moments
+    watermark = position(conn, table, now).watermark  # before the values: what comes meanwhile may only add to them
     labels = pl.DataFrame({table.definition.entity: entities, "at": [at] * len(entities)})
     request = Request("corrected", known_by=known, storage=open_storage(load()))
     rows = training_frame(conn, table, labels, request).to_dicts()
-    about = {"at": _text(at), "as_known_at": _text(known), "definition": table.definition.hash[:12]}
+    about = {
+        "at": _text(at),
+        "as_known_at": _text(known),
+        "watermark": _text(watermark),
+        "beyond_watermark": watermark is None or at > watermark,
+        "definition": table.definition.hash[:12],
+    }
     return [row | about for row in rows]
 
 

@@ -20,6 +20,7 @@ RESERVED = (
     "at",
     "as_known_at",
     "watermark",
+    "beyond_watermark",
     "staleness_seconds",
     "is_stale",
     "definition",

@@ -83,6 +83,21 @@ def test_features_now_then_and_as_known(folder: Path) -> None:
     assert "watermark" in run(features, "get", "--view", "visits", "--entity", "who=1").stdout
 
 
+def test_a_moment_beyond_what_is_known_is_told_from_an_empty_window(folder: Path) -> None:
+    """The newest event is half a minute old, so the watermark (ten seconds behind it) is known and now is beyond it."""
+    get = ("get", "--view", "visits", "--entity", "who=1")
+    watermark = as_json(features, *get)[0]["watermark"]
+    (beyond,) = as_json(features, *get, "--at", "2100-01-01T00:00:00Z")
+    assert (beyond["n"], beyond["watermark"], beyond["beyond_watermark"]) == (0, watermark, True)
+    (known,) = as_json(features, *get, "--at", watermark)
+    assert (known["watermark"], known["beyond_watermark"]) == (watermark, False)
+    (then,) = as_json(features, *get, "--as-known-at", "2026-01-01T00:00:00Z")
+    assert then["beyond_watermark"] is True, "--at is now"
+    said = "2100-01-01T00:00:00+00:00 lies beyond the watermark"
+    assert said in run(features, *get, "--at", "2100-01-01T00:00:00Z").stdout
+    assert "lies beyond" not in run(features, *get, "--at", watermark).stdout
+
+
 def test_no_field_beside_the_values_can_be_the_name_of_one(folder: Path) -> None:
     (now,) = as_json(features, "get", "--view", "visits", "--entity", "who=1")
     (then,) = as_json(features, "get", "--view", "visits", "--entity", "who=1", "--at", "2026-01-01T00:00:00Z")
