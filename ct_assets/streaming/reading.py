@@ -68,7 +68,7 @@ def read_definition(path: Path) -> Definition:
         aggregates=aggregates,
         ttl_us=walk.duration(raw, "ttl", least=1),
         freshness_us=walk.duration(raw, "freshness", least=1) if raw.get("freshness") is not None else None,
-        on_stale=walk.choice(raw, "on_stale", ("flag", "null")),
+        on_stale=_on_stale(raw, walk),
         schema=schema,
         path=path,
         emit_hop_us=_emit(raw, walk, max(a.window_us for a in aggregates)),
@@ -82,6 +82,13 @@ def _yaml(path: Path) -> Block:
         return safe_yaml.load(path)
     except ContractError as wrong:
         raise DefinitionError(wrong.file, wrong.line, wrong.reason, wrong.hint) from None
+
+
+def _on_stale(raw: Block, walk: Walk) -> str:
+    """``null`` in YAML is the word here, with and without quotes; absent is ``flag``."""
+    if "on_stale" in raw and raw["on_stale"] is None:
+        return "null"
+    return walk.choice(raw, "on_stale", ("flag", "null"))
 
 
 def _entity(raw: Block, walk: Walk, schema: DatasetSchema) -> Column:

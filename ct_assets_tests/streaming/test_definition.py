@@ -45,6 +45,21 @@ def test_the_shop_definition() -> None:
     assert (shop.ttl_us, shop.freshness_us, shop.on_stale) == (30 * 86_400_000_000, 60_000_000, "flag")
 
 
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("on_stale: null", "null"),
+        ("on_stale: 'null'", "null"),
+        ("on_stale: ~", "null"),
+        ("on_stale: flag", "flag"),
+        ("", "flag"),
+    ],
+)
+def test_on_stale_null_needs_no_quotes(tmp_path: Path, written: str, meant: str) -> None:
+    text = DEFINITION.replace("ttl: 30d", f"ttl: 30d\nfreshness: 60s\n{written}")
+    assert load_definition(write(tmp_path, text)).on_stale == meant
+
+
 def test_the_hash_is_of_what_decides_a_value(tmp_path: Path) -> None:
     lines = "  - {name: n, function: count, window: 5m}\n  - {name: m, function: count, window: 1h}\n"
     head = DEFINITION.split("aggregates:")[0] + "aggregates:\n"
