@@ -37,8 +37,8 @@ class EventQuery:
     """Which accepted events: all conditions that are given hold. Times in microseconds.
 
     ``since`` <= event time < ``until``; known at or before ``known_by``; ``version``: those that a reader saw whose
-    version was ``{partition: (next offset, replays)}``; ``partitions`` and ``columns`` (of the contract) narrow the read.
-    ``append_times`` False: nobody looks at them.
+    version was ``{partition: (next offset, replays)}``; ``partitions``, ``columns`` (of the contract) and ``only`` (a
+    condition on those) narrow the read. ``append_times`` False: nobody looks at them.
     """
 
     since: int | None = None
@@ -48,6 +48,7 @@ class EventQuery:
     after: Mapping[int, tuple[int, int]] | None = None
     partitions: tuple[int, ...] | None = None
     columns: tuple[str, ...] | None = None
+    only: pl.Expr | None = None
     append_times: bool = True
 
 
@@ -275,6 +276,8 @@ def _filtered(frame: pl.DataFrame, stream: Stream, query: EventQuery, chunk: _Ch
         kept.append(_seen(query.version.get(chunk.partition, (-1, 0)), chunk))
     if query.after is not None:
         kept.append(~_seen(query.after.get(chunk.partition, (-1, 0)), chunk))
+    if query.only is not None:
+        kept.append(query.only)
     if kept:
         frame = frame.filter(pl.all_horizontal(kept))
     if query.columns is not None:
