@@ -24,7 +24,7 @@ from ct_assets.streaming.definition import (
     Definition,
     contract_digest,
 )
-from ct_assets.streaming.walk import DURATION, DefinitionError, Walk
+from ct_assets.streaming.walk import DURATION, DefinitionError, Walk, duration_text
 
 API_VERSION, KIND = "ct_assets/v1", "StreamAggregates"
 KEYS = (
@@ -61,7 +61,7 @@ def read_definition(path: Path) -> Definition:
     entity = _entity(raw, walk, schema)
     acceptance = _acceptance(raw, walk, schema, (str(source["event_id"]), str(source["event_time"]), entity.name, unit))
     aggregates = read_aggregates(raw, schema, acceptance, walk)
-    return Definition(
+    definition = Definition(
         name=name,
         entity=entity.name,
         acceptance=acceptance,
@@ -75,6 +75,8 @@ def read_definition(path: Path) -> Definition:
         contract_path=contract_path,
         description=str(raw.get("description") or ""),
     )
+    _check_ttl(raw, walk, definition)
+    return definition
 
 
 def _yaml(path: Path) -> Block:
@@ -193,6 +195,13 @@ def _acceptance(raw: Block, walk: Walk, schema: DatasetSchema, names: tuple[str,
         dedup_horizon_us=horizon,
         time_unit=unit,
     )
+
+
+def _check_ttl(raw: Block, walk: Walk, definition: Definition) -> None:
+    if definition.ttl_us < definition.max_window_us:
+        hint = "an entity's values would vanish while its events still count: make ttl at least as long"
+        longest = duration_text(definition.max_window_us)
+        raise walk.error(raw, "ttl", f"ttl is {raw['ttl']}, the longest window {longest}", hint)
 
 
 def _emit(raw: Block, walk: Walk, longest_us: int) -> int | None:

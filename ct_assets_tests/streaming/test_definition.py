@@ -115,6 +115,7 @@ ERRORS = [
     ("ttl: 30d", "ttl: 30d\nemit: {hop: 301s}", "random.yaml:9:", "events between two windows would be in no row"),
     ("ttl: 30d", "ttl: 30d\non_stale: ignore", "random.yaml:9:", "one of: flag, null"),
     ("name: n,", "nam: n,", "random.yaml:10:", "an aggregate has no key 'nam'"),
+    ("ttl: 30d", "ttl: 299s", "random.yaml:8: ttl is 299s, the longest window 5m", "make ttl at least as long"),
     ("ttl: 30d", "ttl: [30d", "random.yaml:9:", "check indentation and quotes"),
     (
         DEFINITION,

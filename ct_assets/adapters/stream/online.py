@@ -189,12 +189,7 @@ def _answered(conn: psycopg.Connection, stream: Stream, definition: Definition, 
 
 
 def create(conn: psycopg.Connection, stream: Stream, definition: Definition, state: str) -> OnlineTable:
-    """Register a version and make its table and function, inside the open transaction. Raises UsageError."""
-    if definition.ttl_us < definition.max_window_us:
-        raise UsageError(
-            f"{definition.name}: ttl is {definition.ttl_us / 1e6:g} s, the longest window {definition.max_window_us / 1e6:g} s",
-            hint="an entity's values would vanish while its events still count: make ttl at least as long",
-        )
+    """Register a version and make its table and function, inside the open transaction."""
     name = table_name(definition, stream.stream_id)
     row = conn.execute(
         """insert into stream.definition (name, hash, document, stream_id, table_name, state)

@@ -213,15 +213,6 @@ def test_progress_of_a_read_is_that_of_the_function(conn, tmp_path: Path, more: 
     assert len(seen) > 3
 
 
-def test_a_ttl_shorter_than_a_window_is_refused(conn, tmp_path: Path) -> None:
-    definition = worlds.definition(tmp_path)
-    short = worlds.definition(tmp_path / "x", name="short")
-    object.__setattr__(short, "ttl_us", 5 * M)
-    stream = state.open_stream(conn, "visits", definition.acceptance, worlds.identity())
-    with pytest.raises(UsageError, match="ttl is 300 s, the longest window 3600 s"):
-        online.ensure(conn, stream, short)
-
-
 def test_garbage_goes_and_values_stay(store: Store, conn, tmp_path: Path) -> None:
     writer, table = ready(conn, worlds.definition(tmp_path), store=store)
     events = worlds.accepted([Given(u, u * 10 * M) for u in range(60)])
