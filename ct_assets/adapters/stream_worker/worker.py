@@ -22,6 +22,7 @@ from ct_assets.adapters.events.port import LostData, SourceError
 from ct_assets.adapters.postgres.connect import DatabaseUnreachable, connect
 from ct_assets.adapters.stream import state
 from ct_assets.adapters.stream_worker.committer import Batch, Committed, Committer
+from ct_assets.adapters.stream_worker.elsewhere import Elsewhere
 from ct_assets.adapters.stream_worker.first_messages import FirstMessages, NothingAccepted
 from ct_assets.adapters.stream_worker.metrics import Metrics
 from ct_assets.adapters.stream_worker.session import Decoder, Judged, Session
@@ -114,6 +115,7 @@ class Worker:
         self._lag: dict[int, int] = {}
         self._source: EventSource | None = None
         self._discarding = False  # closing a source after a failure: what it held is forgotten, not given back
+        self._elsewhere = Elsewhere(wiring.stream)
         self._failing_since: float | None = None
         self._fenced = 0  # how often another worker took what this one held
         self.summary = Summary()
@@ -214,7 +216,12 @@ class Worker:
             return True
         quiet = time.monotonic() - self._read_anything_at
         caught_up = bool(self._lag) and sum(self._lag.values()) == 0 and self._committer.idle
-        return self._options.until_idle and caught_up and quiet > 2 * self._options.poll_seconds
+        return (
+            self._options.until_idle
+            and caught_up
+            and self._elsewhere.is_read
+            and quiet > 2 * self._options.poll_seconds
+        )
 
     def _look(self) -> None:
         """Lag, watermarks, heartbeat: what people and the supervisor see."""
@@ -224,6 +231,8 @@ class Worker:
         self._lag = {p: max(0, ends[p] - positions[p]) for p in held if p in positions}
         if not any(self._lag.values()):  # no further message that could be accepted
             self._first.release()
+            if self._options.until_idle:
+                self._elsewhere.look(source, held, self._reader())
         if self._committer.idle:
             state.heartbeat(self._reader(), self._wiring.stream, self._options.owner, self._lag)
             self._failing_since = None  # source and database both answered
