@@ -90,12 +90,11 @@ class Messages:
 
     def partitions(self) -> list[int]:
         """The partitions in the batch, ascending."""
-        return np.flatnonzero(np.bincount(self.partition)).tolist()
+        return list(last_of_each(self.partition))
 
     def last_of_each(self) -> dict[int, int]:
         """Of each partition in the batch the index of its last message."""
-        backwards = self.partition[::-1]
-        return {p: len(backwards) - 1 - int(np.argmax(backwards == p)) for p in self.partitions()}
+        return last_of_each(self.partition)
 
     def payload(self, index: int) -> bytes | None:
         """The bytes of one message; None for a tombstone."""
@@ -154,6 +153,14 @@ class Messages:
             append_time=np.concatenate([p.append_time for p in parts]),
             packed=all(p.packed for p in parts),
         )
+
+
+def last_of_each(partition: I32) -> dict[int, int]:
+    """Of each partition, ascending, the index of its last message."""
+    backwards = partition[::-1]
+    return {
+        p: len(backwards) - 1 - int(np.argmax(backwards == p)) for p in np.flatnonzero(np.bincount(partition)).tolist()
+    }
 
 
 def _starts(length: I64) -> I64:

@@ -158,7 +158,7 @@ class KafkaBatches(KafkaSource):
         self._event(KafkaError(low, said) if said else KafkaError(low), ctypes.c_int32(partition).value, offset)
 
     def _copied(self, addresses: np.ndarray, pieces: _Pieces) -> None:
-        from ct_assets.streaming.messages import ABSENT
+        from ct_assets.streaming.messages import ABSENT, last_of_each
 
         if not len(addresses):
             return
@@ -167,8 +167,7 @@ class KafkaBatches(KafkaSource):
         payload, length = read(addresses, librdkafka.PAYLOAD), read(addresses, librdkafka.LENGTH)
         length = np.where(payload == 0, ABSENT, length)
         kind, stamp = self._times(addresses)
-        for p in np.flatnonzero(np.bincount(partition)).tolist():
-            last = len(partition) - 1 - int(np.argmax(partition[::-1] == p))
+        for p, last in last_of_each(partition).items():
             self._saw_epoch(p, self._library.epoch(int(addresses[last])))
         start = pieces.copy(payload, length)
         offset = read(addresses, librdkafka.OFFSET)

@@ -194,5 +194,5 @@ def _parquet(frame: pl.DataFrame) -> bytes:
     out = io.BytesIO()
     frame.write_parquet(
         out, compression="zstd", compression_level=1, statistics=True
-    )  # level 3: 5 % less, a fifth dearer
+    )  # a little larger, and cheaper to make
     return out.getvalue()

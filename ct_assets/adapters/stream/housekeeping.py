@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 _LOCK = 7_236_012  # class of the advisory locks; the key is the stream
 PAGES = 1_000  # of an online table in one transaction: some ms
-# While a worker catches up, compaction waits until so much lies in the table (about 180 M events): it takes a sixth of what
-# the same events cost the worker, and they become readable all the later.
+# While a worker catches up, compaction waits until so much lies in the table (about 180 M events): it takes
+# the cores from the events that are waited for.
 MOST_WAITING = 2 << 30
 
 

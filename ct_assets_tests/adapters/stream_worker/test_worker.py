@@ -15,8 +15,11 @@ import psycopg
 import pytest
 
 from ct_assets.adapters.crash import STREAM_POINTS
+from ct_assets.adapters.events.log_group import LogGroup
+from ct_assets.adapters.events.port import open_source
 from ct_assets.adapters.postgres.connect import connect
 from ct_assets.sampling.arrivals import Arrivals
+from ct_assets.settings import load
 from ct_assets_tests.adapters.stream_worker.world import Truth, World, fill, truth_of
 
 
@@ -145,6 +148,35 @@ def test_two_workers_share_the_partitions_and_one_takes_over(world: World, arriv
     wait_until(world, lambda conn: offsets(conn) == len(arrivals))
     assert ended(second, signal.SIGTERM)[0] == 0
     assert_equals(world, truth)
+
+
+def test_a_run_until_idle_waits_for_partitions_of_a_member_that_reads_nothing(
+    world: World, arrivals: Arrivals, truth: Truth
+) -> None:
+    fill(world.folder, arrivals)
+    source = open_source(world.source, load())
+    partitions = source.partitions()
+    source.close()
+    silent = LogGroup(world.folder, "g")
+    worker = world.start("--until-idle", "--no-supervise", "--group", "g")
+    try:
+        wait_until(world, lambda conn: len(silent.balance(partitions, lambda _: None)) == 0 and owners(conn) == 1)
+        wait_until(world, lambda conn: own_lag(conn) == 0)
+        assert silent.held
+        with pytest.raises(subprocess.TimeoutExpired):  # idle for longer than it takes to end
+            worker.wait(2.0)
+    finally:
+        silent.leave()
+    assert ended(worker)[0] == 0
+    with connect(world.url, autocommit=True) as conn:
+        assert offsets(conn) == len(arrivals)
+    assert_equals(world, truth)
+
+
+def own_lag(conn: psycopg.Connection) -> int:
+    """Partitions with an owner that are not yet said to be read to their end."""
+    row = conn.execute("select count(*) from stream.partition where owner is not null and not caught_up").fetchall()
+    return row[0][0]
 
 
 def test_a_supervisor_starts_a_killed_worker_again(world: World, arrivals: Arrivals, truth: Truth) -> None:
