@@ -18,7 +18,16 @@ def alive(pid: int) -> bool:
     try:
         return os.waitpid(pid, os.WNOHANG)[0] == 0
     except ChildProcessError:  # somebody else's child
-        return state_and_command(pid)[0] not in ("", "Z")
+        state = state_and_command(pid)[0]
+        return state not in ("", "Z") or (state == "Z" and _threads(pid) > 1)
+
+
+def _threads(pid: int) -> int:
+    """A killed Java ends thread by thread: the first is Z up to a second before the last lets go of the port."""
+    try:
+        return len(list((PROC / str(pid) / "task").iterdir()))
+    except OSError:
+        return 0
 
 
 def state_and_command(pid: int) -> tuple[str, str]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -116,6 +118,25 @@ def test_running_with_and_without_the_process_file_system(
         for process in (ours, other):
             process.kill()
             process.communicate()
+
+
+@pytest.mark.skipif(not this_machine.PROC.exists(), reason="macOS shows no process by its threads")
+def test_a_process_whose_first_thread_ended_still_holds_its_port():
+    """A broker of somebody else that was killed: its last thread closes the port up to a second after the first."""
+    threads = "import ctypes, threading, time; threading.Thread(target=time.sleep, args=[60]).start()"
+    ended = f"{threads}; ctypes.CDLL(None).pthread_exit(None)"
+    started = (
+        f"import subprocess as s, sys; print(s.Popen([sys.executable, '-c', {ended!r}], stdout=-3, stderr=-3).pid)"
+    )
+    pid = int(subprocess.run([sys.executable, "-c", started], capture_output=True, text=True, check=True).stdout)
+    try:
+        while this_machine.state_and_command(pid)[0] != "Z":
+            time.sleep(0.01)
+        assert this_machine.alive(pid)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+    while this_machine.alive(pid):
+        time.sleep(0.01)
 
 
 def test_a_broker_that_runs_is_not_said_to_be_starting(kafka: Broker, capsys: pytest.CaptureFixture[str]):
