@@ -25,7 +25,8 @@ from ct_assets.settings import redact
 
 if TYPE_CHECKING:
     from ct_assets.adapters.events.port import LostData
-    from ct_assets.adapters.stream_worker.worker import Summary, Worker
+    from ct_assets.adapters.stream_worker.options import Summary
+    from ct_assets.adapters.stream_worker.worker import Worker
     from ct_assets.settings import Settings
     from ct_assets.streaming.definition import Definition
 

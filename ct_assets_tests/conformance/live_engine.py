@@ -20,8 +20,8 @@ from ct_assets.adapters.events.port import open_sink, parse_url
 from ct_assets.adapters.postgres.connect import connect
 from ct_assets.adapters.stream import online, state
 from ct_assets.adapters.stream.online_reads import OnlineReads
+from ct_assets.adapters.stream_worker.options import Summary
 from ct_assets.adapters.stream_worker.wiring import open_worker
-from ct_assets.adapters.stream_worker.worker import Summary
 from ct_assets.settings import load
 from ct_assets.streaming.definition import Definition
 from ct_assets.streaming.windows import evaluate

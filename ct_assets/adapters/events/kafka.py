@@ -1,7 +1,8 @@
 """Reading a Kafka topic through confluent-kafka: an :class:`EventSource` that never skips in silence.
 
 What goes here: the consumer, its group, its positions, and finding out what an error means for the data (F47 to F49).
-What does not: questions to the cluster (``kafka_client``), whole batches without objects (``kafka_batches``).
+What does not: questions to the cluster (``kafka_client``), being a member of a group (``kafka_group``), whole batches without
+objects (``kafka_batches``).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ct_assets.adapters.events.kafka_client import LOG, KafkaTopic, client_options
+from ct_assets.adapters.events.kafka_group import OPTIONS, leave, named
 from ct_assets.adapters.events.kafka_losses import IdentityWatch, diagnose, is_doubtful
 from ct_assets.adapters.events.port import (
     BEGINNING,
@@ -35,27 +37,7 @@ if TYPE_CHECKING:
 
     from ct_assets.streaming.messages import Messages
 
-# fetch.queue.backoff.ms: the default of 1 s stalls a full queue (165 k instead of 712 k events/s).
-# queued.max.messages.kbytes bounds the memory, whatever the lag. session.timeout.ms: how long the partitions of a killed
-# worker wait for somebody else, and the least that brokers allow by default; a supervised one is back before that (see
-# ``_named``). topic.metadata.refresh.interval.ms: new partitions are found within 10 s.
-OPTIONS = {
-    "enable.auto.commit": False,
-    "enable.auto.offset.store": False,
-    "auto.offset.reset": "error",
-    "partition.assignment.strategy": "cooperative-sticky",
-    "enable.partition.eof": True,
-    "check.crcs": True,
-    "fetch.queue.backoff.ms": 5,
-    "fetch.message.max.bytes": 4 << 20,
-    "queued.min.messages": 200_000,
-    "queued.max.messages.kbytes": 65_536,
-    "session.timeout.ms": 6_000,
-    "heartbeat.interval.ms": 2_000,
-    "topic.metadata.refresh.interval.ms": 10_000,
-}
 _SILENCE_SECONDS = 10.0  # between two warnings of one kind
-_LEAVE_SECONDS = 2.0  # for telling the group; without a coordinator nobody could be told
 
 
 class KafkaSource:
@@ -107,20 +89,12 @@ class KafkaSource:
 
     def subscribe(self, group: str, on_assign: OnAssign, on_revoke: OnPartitions, on_lost: OnPartitions) -> None:
         """Join ``group`` with cooperative rebalancing; the callbacks run inside :meth:`poll` and :meth:`close`."""
-        self._options = self._named()
+        self._options = named(self._options, self._member)
         consumer = self._open(group)
         self._callbacks = (on_assign, on_revoke, on_lost)
         consumer.subscribe(
             [self._topic.name], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
-
-    def _named(self) -> dict[str, Any]:
-        """The options with the reader's name, if it has one (KIP-345, static membership).
-
-        A killed process that comes back under its name gets its partitions at once, without a rebalance: 2.1 to 4.7 s from
-        kill -9 to the next commit, 5.4 to 6.4 s without a name, 9.7 to 10.3 s with a session of 10 s (bench_stream).
-        """
-        return self._options if self._member is None else {"group.instance.id": self._member, **self._options}
 
     def _open(self, group: str) -> Consumer:
         from confluent_kafka import Consumer
@@ -342,22 +316,6 @@ class KafkaSource:
             consumer, self._consumer = self._consumer, None
             try:
                 if "group.instance.id" in self._options:
-                    self._leave(consumer)
+                    leave(consumer)
             finally:
                 consumer.close()
-
-    @staticmethod
-    def _leave(consumer: Consumer) -> None:
-        """Closing keeps a named reader's place until its session ends: librdkafka sends it away when it unsubscribes.
-
-        It has left when it has no member id any more. One whose name somebody else has taken is in no group.
-        """
-        from confluent_kafka import KafkaException
-
-        try:
-            consumer.unsubscribe()
-        except KafkaException as error:
-            LOG.warning("%s", error.args[0].str())
-        deadline = time.monotonic() + _LEAVE_SECONDS
-        while consumer.memberid() and time.monotonic() < deadline:
-            consumer.poll(0.02)

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from ct_assets.adapters.postgres.connect import connect, url_for
 from ct_assets.adapters.stream_worker.alarm import ledger_alarm
 from ct_assets.adapters.stream_worker.metrics import Liveness, Metrics, MetricsServer
-from ct_assets.adapters.stream_worker.worker import Options, Wiring, Worker, own_name
+from ct_assets.adapters.stream_worker.options import Options, Wiring, own_name
+from ct_assets.adapters.stream_worker.worker import Worker
 
 if TYPE_CHECKING:
     from ct_assets.adapters.stream.records import Stream

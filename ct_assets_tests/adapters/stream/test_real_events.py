@@ -29,7 +29,8 @@ from ct_assets.adapters.events.port import open_source
 from ct_assets.adapters.stream import consistency, online, state
 from ct_assets.adapters.stream.training_frames import Request, training_frame
 from ct_assets.adapters.stream_worker.metrics import Liveness, Metrics
-from ct_assets.adapters.stream_worker.worker import Options, Wiring, Worker
+from ct_assets.adapters.stream_worker.options import Options, Wiring
+from ct_assets.adapters.stream_worker.worker import Worker
 from ct_assets.settings import load
 from ct_assets.streaming import oracle
 from ct_assets.streaming.decode import JsonDecoder
