@@ -117,6 +117,7 @@ class CtOfflineStore(PostgreSQLOfflineStore):
         """Features at each row's moment; every row of ``entity_df`` stays, in its order, also with equal keys."""
         live = [view for view in feature_views if isinstance(view.batch_source, StreamEventsSource)]
         rest = [view for view in feature_views if view not in live]
+        _refuse_unpublished(config, rest)
 
         def ordinary(frame: Any, refs: list[str]) -> RetrievalJob:
             return PostgreSQLOfflineStore.get_historical_features(
@@ -325,6 +326,16 @@ def _untyped(columns: list[str]) -> pa.Table:
     """No rows of a table that is not there."""
     stamp = pa.timestamp("us", "UTC")
     return pa.table({c: pa.array([], stamp if c in (TIMESTAMP, CREATED) else pa.null()) for c in columns})
+
+
+def _refuse_unpublished(config: RepoConfig, views: list[FeatureView]) -> None:
+    """There is no value to join yet, and no table to join it from."""
+    for view in views:
+        if _is_unpublished(config, view.batch_source):
+            raise UsageError(
+                f"{view.name} has no values: no day was published to its table yet",
+                hint="`ct deliver FILE...` and `ct run` publish days; leave the view out until then",
+            )
 
 
 def _is_unpublished(config: RepoConfig, source: Any) -> bool:

@@ -110,6 +110,23 @@ def test_materialize_of_all_views_passes_those_that_nobody_has_fed(pg_url: str, 
     for command in (("materialize-incremental",), ("materialize", (now - dt.timedelta(days=3)).isoformat())):
         said = run(env, REPO, feast(), *command, now.isoformat())
         assert all(view in said for view in ("user_activity", "product_daily"))
+    said = run(env, REPO, sys.executable, "-c", ASKS_FOR_DAYS)
+    assert said.startswith("product_daily has no values: no day was published to its table yet")
+
+
+ASKS_FOR_DAYS = """
+import pandas as pd
+from feast import FeatureStore
+from ct_assets.errors import UsageError
+store = FeatureStore(".")
+view = store.get_feature_view("product_daily")
+keys = {name: [1] for name in store.get_feature_view("product_daily").join_keys}
+labels = pd.DataFrame({**keys, "event_timestamp": [pd.Timestamp("2026-01-05", tz="UTC")]})
+try:
+    store.get_historical_features(labels, [f"product_daily:{view.features[0].name}"]).to_df()
+except UsageError as error:
+    print(error)
+"""
 
 
 def values(found: dict[str, Any]) -> dict[str, list[Any]]:
