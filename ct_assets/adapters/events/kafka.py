@@ -54,6 +54,7 @@ class KafkaSource:
         self._next: dict[int, int] = {}  # partition -> offset; its keys are the assignment
         self._epochs: dict[int, int] = {}
         self._gone: set[int] = set()  # revoked since the last poll began
+        self._closing = False
         self._failed: CtError | None = None
         self._said = (0, 0.0)
         self._watch = IdentityWatch(self._topic, self._identity)
@@ -141,6 +142,10 @@ class KafkaSource:
     def _on_assign(self, consumer: Consumer, came: list[Any]) -> None:
         """librdkafka calls this inside a poll; what it raises comes out of that poll."""
         assert self._callbacks is not None
+        if (
+            self._closing
+        ):  # what was given before the last poll is delivered all the same; to take it would fence others
+            return
         partitions = sorted(tp.partition for tp in came)
         try:
             given = self._callbacks[0](partitions) if partitions else {}
@@ -154,7 +159,7 @@ class KafkaSource:
 
     def _on_revoke(self, consumer: Consumer, going: list[Any]) -> None:
         assert self._callbacks is not None
-        partitions = sorted(tp.partition for tp in going)
+        partitions = sorted(tp.partition for tp in going if tp.partition in self._next)
         try:
             self._callbacks[1](partitions)
         finally:
@@ -313,6 +318,7 @@ class KafkaSource:
     def close(self) -> None:
         """Leave the group (``on_revoke`` is called). Safe to repeat."""
         if self._consumer is not None:
+            self._closing = True
             consumer, self._consumer = self._consumer, None
             try:
                 if "group.instance.id" in self._options:

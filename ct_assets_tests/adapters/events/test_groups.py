@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from ct_assets_tests.adapters.events.reading import PATIENCE, payloads
-from ct_assets_tests.adapters.events.worlds import ON_KAFKA, World
+from ct_assets_tests.adapters.events.worlds import ON_KAFKA, KafkaWorld, World
 
 
 class Progress(dict[int, int]):
@@ -167,3 +167,19 @@ def test_a_named_member_takes_its_place_again_after_a_kill_and_leaves_it_when_it
     values = [value for member in (other, back) for _, _, value in member.seen]
     assert len(values) == len(sent)
     assert set(values) == sent
+
+
+@pytest.mark.parametrize("world", ON_KAFKA, indirect=True)
+def test_who_closes_takes_no_partition_on_the_way_out(world: KafkaWorld) -> None:
+    """Partitions that were given before the first poll wait in the client, and closing it delivers them: who took them
+    would fence those that read on, and fail where the database is away."""
+    from confluent_kafka import ConsumerGroupState
+
+    world.create(2)
+    leaving = Member(world, Progress())
+    deadline = time.monotonic() + PATIENCE
+    while world.group_state("workers") != ConsumerGroupState.STABLE:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    leaving.source.close()
+    assert leaving.committed.owner == {}

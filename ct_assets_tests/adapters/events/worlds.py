@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 import time
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 
@@ -112,6 +112,11 @@ class KafkaWorld:
         settings = KafkaSettings(reader=self.reader, options=Secret(f"{QUICK};{further}"))
         self.opened.append(open_kafka_source(self.brokers, self.name, settings))
         return self.opened[-1]
+
+    def group_state(self, group: str) -> Any:
+        """What the coordinator says of a group."""
+        asked = self.topic.admin().describe_consumer_groups([group])
+        return self.topic.answer(asked[group]).state
 
     def expire(self, partition: int, before: int) -> None:
         from confluent_kafka import TopicPartition
