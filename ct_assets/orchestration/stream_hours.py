@@ -135,6 +135,7 @@ def _metadata(summary: HourSummary, at: Position, dead: dict[str, int]) -> dict[
         "events": summary.events,
         "entities": summary.entities,
         "accepted late": summary.late,
+        "too late to be accepted, counted here": summary.too_late,
         "dead letters": sum(dead.values()),
         "watermark when built": text(at.watermark),
         "complete": True,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,7 @@ from ct_assets.streaming.seen import I64, Prints, Seen, fingerprints
 
 BACKFILL_US = 600_000_000  # appended this much after its time: history that is replayed
 NEVER = -(2**62)  # before any event
+NEVER_KNOWN = 2**62  # after any moment
 PLACE = {"_partition": pl.Int32, "_offset": pl.Int64, "_append_time": pl.Int64, "_known_at": pl.Int64}
 ACCEPTED, DUPLICATE, FUTURE, CONFLICT, LATE = range(5)
 REASONS = {FUTURE: "future", CONFLICT: "conflict", LATE: "late"}
@@ -33,11 +35,13 @@ class Accepted:
     """What one batch became.
 
     ``events``: the contract's columns plus ``_partition``, ``_offset``, ``_append_time`` (-1: absent) and ``_known_at``,
-    in input order. ``dead``: the decoder's letters and those of acceptance, by index. The rest is by partition: counts
-    of this batch, ``tops`` and ``frontiers`` after it (of every partition held that has one), ``last_append`` in it.
+    in input order. ``late``: the same of those that came too late to be accepted; nobody was ever told of them. ``dead``:
+    the decoder's letters and those of acceptance, by index. The rest is by partition: counts of this batch, ``tops`` and
+    ``frontiers`` after it (of every partition held that has one), ``last_append`` in it.
     """
 
     events: pl.DataFrame
+    late: pl.DataFrame
     dead: list[DeadLetter] = field(default_factory=list)
     duplicates: dict[int, int] = field(default_factory=dict)
     late_accepted: dict[int, int] = field(default_factory=dict)
@@ -92,10 +96,10 @@ class Acceptor:
         append = messages.append_time
         if first_read_us is not None:
             append = np.where(append == ABSENT, first_read_us, append)
-        out = Accepted(frame, list(decoded.dead))
+        out = Accepted(frame, frame, list(decoded.dead))
         partition, time = messages.partition[index], frame[self.acceptance.event_time].to_physical().to_numpy()
         prints = fingerprints(frame, self.acceptance.event_id)
-        kept, known = np.zeros(len(index), np.bool_), np.zeros(len(index), np.int64)
+        verdict, known = np.full(len(index), ACCEPTED, np.int8), np.zeros(len(index), np.int64)
         partitions = messages.partitions()
         for p in partitions:
             rows = np.flatnonzero(partition == p)
@@ -104,7 +108,7 @@ class Acceptor:
             else:
                 run = _Run.of(time[rows], append[index[rows]], prints.at(rows))
             self._judge(self._partitions.setdefault(p, _Partition()), run)
-            kept[rows], known[rows] = run.verdict == ACCEPTED, run.known_at
+            verdict[rows], known[rows] = run.verdict, run.known_at
             self._report(out, p, run, index[rows])
             last = int(append[messages.partition == p].max())
             if last != ABSENT:
@@ -113,10 +117,9 @@ class Acceptor:
         for p, state in self._partitions.items():
             if state.top != NEVER:
                 out.tops[p], out.frontiers[p] = state.top, state.frontier
-        rows = np.flatnonzero(kept)
-        place = (partition[rows], messages.offset[index[rows]], append[index[rows]], known[rows])
-        columns = [pl.Series(name, values, PLACE[name]) for name, values in zip(PLACE, place, strict=True)]
-        out.events = (frame if len(rows) == frame.height else frame.filter(pl.Series(kept))).hstack(columns)
+        known[verdict == LATE] = NEVER_KNOWN
+        places = (partition, messages.offset[index], append[index], known)
+        out.events, out.late = (_of_verdict(frame, places, verdict == which) for which in (ACCEPTED, LATE))
         return out
 
     def _judge(self, state: _Partition, run: _Run) -> None:
@@ -247,6 +250,16 @@ class Acceptor:
     def state_bytes(self) -> int:
         """What the memory of ids takes."""
         return sum(s.seen.nbytes for s in self._partitions.values())
+
+
+def _of_verdict(frame: pl.DataFrame, places: tuple[npt.NDArray[Any], ...], of: npt.NDArray[np.bool_]) -> pl.DataFrame:
+    """These rows with their places."""
+    every = bool(of.all())
+    columns = [
+        pl.Series(name, values if every else values[of], PLACE[name])
+        for name, values in zip(PLACE, places, strict=True)
+    ]
+    return (frame if every else frame.filter(pl.Series(of))).hstack(columns)
 
 
 def _before(values: I64, start: int) -> I64:

@@ -6,6 +6,7 @@ What goes here: the driver and what the specification says. What does not: asser
 from __future__ import annotations
 
 import datetime as dt
+import io
 import json
 from collections import Counter
 from functools import cached_property
@@ -13,10 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import polars as pl
 
 from ct_assets.adapters.clock import FixedClock
 from ct_assets.adapters.datasets import pipeline_spec
 from ct_assets.adapters.events.log_sink import LogSink
+from ct_assets.adapters.postgres.connect import connect
+from ct_assets.adapters.storage import open_storage
+from ct_assets.adapters.stream.online_read import read
+from ct_assets.adapters.stream.versions import find_table
 from ct_assets.definitions import build_defs
 from ct_assets.orchestration.resources import RESOURCE, Installation
 from ct_assets.orchestration.runs import RunReport
@@ -68,16 +74,23 @@ class StreamPasses:
         done = self.world.run("--until-idle")
         assert done.returncode == 0, done.stderr
 
-    def send(self, seconds: float, partition: int, append_seconds: float, user: int = 1064) -> None:
-        """One more purchase at ``seconds`` after the start."""
-        self.extra += 1
+    def send(self, seconds: float, partition: int, append_seconds: float, *, again: bool = False) -> None:
+        """One more purchase of user 1064 at ``seconds`` after the start; ``again``: under the id of the last one."""
+        self.extra += not again
         at = START + dt.timedelta(seconds=seconds)
         event = {
-            "event_id": f"x-{self.extra}", "user_id": user, "event_time": at.isoformat().replace("+00:00", "Z"),
+            "event_id": f"x-{self.extra}", "user_id": 1064, "event_time": at.isoformat().replace("+00:00", "Z"),
             "event_type": "purchase", "amount": 5,
         }  # fmt: skip
         sink = LogSink(str(self.world.folder), 4)
         sink.send([json.dumps(event).encode()], partition=partition, append_time=START_US + round(append_seconds * 1e6))
+        sink.close()
+
+    def send_again(self, event: Event, append_seconds: float) -> None:
+        """The message of a planted event once more."""
+        payload = next(p for p in self.arrivals.payload if p and event.values["event_id"].encode() in p)
+        sink = LogSink(str(self.world.folder), 4)
+        sink.send([payload], partition=event.partition, append_time=START_US + round(append_seconds * 1e6))
         sink.close()
 
     def finish_the_last_hour(self) -> None:
@@ -112,10 +125,27 @@ class StreamPasses:
             for n, v in found.items()
         }
 
+    def snapshot(self, hour: int) -> dict[int, dict[str, Any]]:
+        """The closing values in an hour's newest file, by user."""
+        raw = open_storage(self.installation.settings).get(self.facts(hour)["file"])
+        names = [a.name for a in self.pipeline.definition.aggregates]
+        rows = pl.read_parquet(io.BytesIO(raw)).iter_rows(named=True)
+        return {row["user_id"]: {name: row[name] for name in names} for row in rows}
+
+    def online(self, user: int, at_us: int) -> dict[str, Any]:
+        """What an online reader is told of a user at a moment."""
+        with connect(self.world.url, autocommit=True) as conn:
+            return read(conn, find_table(conn, self.pipeline.definition.name), [user], at_us).values[0]
+
     def accepted(self, hour: int) -> list[Event]:
         """The planted events of the n-th hour, by the specification."""
         low = START_US + hour * HOUR_US
         return [event for event in self.truth.accepted if low <= event.time < low + HOUR_US]
+
+    def too_late(self, hour: int) -> list[Event]:
+        """The planted events of the n-th hour that are dead letters because they came too late."""
+        low = START_US + hour * HOUR_US
+        return [event for event in self.truth.too_late if low <= event.time < low + HOUR_US]
 
     def late(self) -> Counter[int]:
         """Events an hour that came behind their partition's watermark, counted one by one."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 
 import dagster as dg
@@ -15,8 +16,10 @@ from ct_assets.adapters.postgres.connect import connect
 from ct_assets.adapters.storage import open_storage
 from ct_assets.orchestration.stream_hours import DEAD, FRESH, NoStream, stream_state
 from ct_assets.settings import Settings
+from ct_assets.streaming.oracle import Event
 from ct_assets_tests.orchestration.stream_passes import HOUR_US, START_US, StreamPasses, key
 
+TOO_LATE = "too late to be accepted, counted here"
 OVER = [key(0), key(1), key(2)]  # the fourth hour's completeness has not passed its end
 
 
@@ -46,7 +49,8 @@ def test_complete_hours_become_snapshots_with_the_values_of_the_specification(sh
     storage = open_storage(shop.installation.settings)
     for hour in range(3):
         facts, events = shop.facts(hour), shop.accepted(hour)
-        users = {event.values["user_id"] for event in events}
+        users = {event.values["user_id"] for event in [*events, *shop.too_late(hour)]}
+        assert facts[TOO_LATE] == len(shop.too_late(hour))
         assert (facts["events"], facts["entities"], facts["accepted late"]) == (len(events), len(users), late[hour])
         places = [(event.partition, event.offset) for event in events]
         expected = {p: (min(o for q, o in places if q == p), max(o for q, o in places if q == p)) for p, _ in places}
@@ -55,13 +59,13 @@ def test_complete_hours_become_snapshots_with_the_values_of_the_specification(sh
         end = START_US + (hour + 1) * HOUR_US
         assert frame["user_id"].to_list() == sorted(users)
         assert set(frame["at"].to_list()) == {end}
-        names = [a.name for a in shop.pipeline.definition.aggregates]
-        found = {row["user_id"]: {name: row[name] for name in names} for row in frame.iter_rows(named=True)}
-        assert found == {user: shop.truth.values(user, end) for user in users}
+        found = shop.snapshot(hour)
+        assert found == {user: shop.truth.closing_values(user, end) for user in users}
         assert any(values["purchases_1h"] for values in found.values())
     dead = {row["reason"] for hour in range(3) for row in shop.facts(hour).get("dead letters by reason", [])}
     assert dead <= set(shop.truth.dead)
     assert dead
+    assert shop.truth.too_late, "the sample plants events that come too late"
 
 
 def test_a_second_run_does_nothing_and_a_late_event_rebuilds_its_hour_alone(shop: StreamPasses) -> None:
@@ -155,3 +159,32 @@ def test_before_the_first_worker_everything_says_so(shop: StreamPasses) -> None:
         shop.run()
     assert "ct stream run --definition" in str(said.value.hint)
     assert [result.passed for result in stream_state(shop.installation, shop.pipeline)] == [False, False]
+
+
+def test_an_event_too_late_for_online_values_rebuilds_its_hour_with_it(shop: StreamPasses) -> None:
+    """Case 8: a dead letter, the online value as before, and the hour's snapshot under a new data version counts it."""
+    shop.finish_the_last_hour()
+    shop.work()
+    shop.run()
+    before, cursor = shop.facts(3), shop.tick().cursor
+    end = START_US + 4 * HOUR_US
+    online = shop.online(1064, end)
+    shop.send(4 * 3600 - 200, 0, 4 * 3600 + 31)  # 205 s behind the watermark; 60 are allowed
+    shop.work()
+    asked = shop.tick(cursor).run_requests or []
+    assert [request.tags["ct/days"] for request in asked] == [f"{key(3)}..{key(3)}"]
+    assert shop.run().decided["hours complete"] == [key(3)], "exactly the hour that the late event belongs to"
+    after = shop.facts(3)
+    assert after["file"] != before["file"]
+    assert (after["events"], after[TOO_LATE]) == (before["events"], before[TOO_LATE] + 1)
+    assert shop.online(1064, end) == online, "online values stay as they were told"
+    purchase = {"user_id": 1064, "event_type": "purchase", "amount": Decimal(5)}
+    shop.truth.too_late.append(Event(purchase, end - 200_000_000, 0, 10**9, 0))
+    assert shop.snapshot(3)[1064] == shop.truth.closing_values(1064, end)
+    assert shop.snapshot(3)[1064]["purchases_5m"] == online["purchases_5m"] + 1
+    shop.send(4 * 3600 - 200, 0, 4 * 3600 + 32, again=True)
+    shop.send_again(
+        shop.accepted(0)[0], 4 * 3600 + 33
+    )  # accepted four hours ago, its id forgotten: late, but no new event
+    shop.work()
+    assert shop.run().nothing_new, "an event that is counted already changes nothing"

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from ct_assets.adapters.crash import Crash, no_crash
 from ct_assets.adapters.stream.chunks import EventQuery, event_frames
+from ct_assets.adapters.stream.late import remove_late_before
 
 if TYPE_CHECKING:
     import polars as pl
@@ -89,6 +90,7 @@ def remove_before(conn: psycopg.Connection, stream: Stream, before_us: int) -> i
     From then on a question that needs them is refused (``training_frames``), not answered as if nothing had happened.
     """
     with conn.transaction():
+        remove_late_before(conn, stream, before_us)
         rows = [
             row
             for partition, settled_before in _settled(conn, stream)

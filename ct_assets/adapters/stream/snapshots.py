@@ -4,18 +4,22 @@ What goes here: the questions and the file. What does not: when an hour is asked
 (``orchestration.stream_hours``), windows (``training_frames``).
 
 An hour is a clock hour of event time, UTC, named by its first microsecond. Its *version* changes when, and only when, an
-event was accepted that its closing values can see: the log only grows, so counts by partition say it.
+event came that its closing values can see: the log only grows, so counts by partition say it. Closing values see events too
+that came later than ``allowed_lateness`` (dead letters for online values): that is their reconciliation.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from ct_assets.adapters.stream.chunks import APPEND, OFFSET, PARTITION, EventQuery, event_frames
+from ct_assets.adapters.stream.late import late_events
 from ct_assets.adapters.stream.state import find_stream
 
 if TYPE_CHECKING:
@@ -57,12 +61,13 @@ class Position:
 @dataclass(frozen=True)
 class HourSummary:
     """One hour. ``offsets``: {partition: (first, last)} of its events; ``late``: accepted behind their partition's
-    watermark; ``delay_p50_s``, ``delay_p99_s``: from event time to append time (None: no append times)."""
+    watermark; ``too_late``: not accepted for that, and in the closing values all the same; ``delay_p50_s``, ``delay_p99_s``: from event time to append time (None: no append times)."""
 
     hour: int
     events: int
     entities: int
     late: int
+    too_late: int
     offsets: Mapping[int, tuple[int, int]]
     delay_p50_s: float | None
     delay_p99_s: float | None
@@ -99,9 +104,10 @@ def position(conn: psycopg.Connection, table: OnlineTable, at_us: int) -> Positi
 def touched_hours(
     conn: psycopg.Connection, table: OnlineTable, after: Version, storage: Storage | None = None
 ) -> set[int]:
-    """The hours whose closing values can see an event that was accepted after ``after`` (empty: since the beginning)."""
+    """The hours whose closing values can see an event that came after ``after`` (empty: since the beginning)."""
     found: set[int] = set()
-    for frame in _frames(conn, table, EventQuery(after=after or None, columns=()), storage):
+    query = EventQuery(after=after or None, columns=())
+    for frame in chain(_frames(conn, table, query, storage), _too_late(conn, table, query, storage)):
         found.update((frame["hour"].unique() * HOUR_US).to_list())
     return {hour + ahead * HOUR_US for hour in found for ahead in range(_reach(table))}
 
@@ -125,18 +131,25 @@ def summaries(
         kept = frame.with_columns(late=late.of(frame)).filter(pl.col("hour") <= wanted[-1] // HOUR_US)
         parts.append(kept.select("hour", PARTITION, OFFSET, "late", delay="delay"))
         entities.append(kept.select("hour", table.definition.entity).unique())
-    if not parts:
+    behind = Counter[int]()
+    for frame in _too_late(conn, table, query, storage):
+        kept = frame.filter(pl.col("hour") <= wanted[-1] // HOUR_US)
+        behind.update(kept["hour"].to_list())
+        entities.append(kept.select("hour", table.definition.entity).unique())
+    if not entities:
         return {}
-    rows = pl.concat(parts)
-    by_hour = {part["hour"][0]: part for part in rows.partition_by("hour")}
+    rows = pl.concat(parts) if parts else None
+    by_hour = {} if rows is None else {part["hour"][0]: part for part in rows.partition_by("hour")}
     people = dict(pl.concat(entities).unique().group_by("hour").len().iter_rows())
-    counts = _counts(rows)
+    counts = {} if rows is None else _counts(rows)
     found = {}
     for hour in wanted:
-        seen = {h: counts[h] for h in range((hour + HOUR_US - reach) // HOUR_US, hour // HOUR_US + 1) if h in counts}
-        if seen:
-            version = hashlib.sha256(f"{table.definition.hash}|{sorted(seen.items())}".encode()).hexdigest()[:16]
-            found[hour] = _summary(hour, by_hour.get(hour // HOUR_US), people.get(hour // HOUR_US, 0), version)
+        at, within = hour // HOUR_US, range((hour + HOUR_US - reach) // HOUR_US, hour // HOUR_US + 1)
+        seen, late_ones = (sorted((h, n[h]) for h in within if h in n) for n in (counts, behind))
+        if seen or late_ones:
+            said = f"{table.definition.hash}|{seen}" + (f"|{late_ones}" if late_ones else "")
+            version = hashlib.sha256(said.encode()).hexdigest()[:16]
+            found[hour] = _summary(hour, by_hour.get(at), (people.get(at, 0), behind[at]), version)
     return found
 
 
@@ -183,15 +196,12 @@ def closing_values(
 
     entity, end = table.definition.entity, hour + HOUR_US
     query = EventQuery(since=end - table.definition.max_window_us, until=end, columns=(entity,))
-    parts = [
-        frame.select(entity).unique()
-        for frame in event_frames(conn, find_stream(conn, table.stream_id), query, storage)
-    ]
+    accepted = event_frames(conn, find_stream(conn, table.stream_id), query, storage)
+    parts = [frame.select(entity).unique() for frame in chain(accepted, _too_late(conn, table, query, storage))]
     kind = pl.Int64 if table.definition.schema.column(entity).type == "integer" else pl.String
     labels = pl.concat(parts).unique().sort(entity) if parts else pl.DataFrame(schema={entity: kind})
-    return training_frame(
-        conn, table, labels.with_columns(at=pl.lit(end, pl.Int64)), Request("corrected", storage=storage)
-    )
+    request = Request("corrected", storage=storage, with_late=True)
+    return training_frame(conn, table, labels.with_columns(at=pl.lit(end, pl.Int64)), request)
 
 
 def write_snapshot(
@@ -205,6 +215,19 @@ def write_snapshot(
     key = f"snapshots/{name}/{hash_}/{summary.hour // HOUR_US}/{summary.version}.parquet"
     storage.put(key, out.getvalue())
     return key, len(frame)
+
+
+def _too_late(
+    conn: psycopg.Connection, table: OnlineTable, query: EventQuery, storage: Storage | None
+) -> Iterator[pl.DataFrame]:
+    """What came later than is allowed, with ``hour``."""
+    import polars as pl
+
+    event_time = table.definition.acceptance.event_time
+    query = replace(query, columns=(event_time, *(query.columns or ())))
+    late = late_events(conn, find_stream(conn, table.stream_id), query, storage)
+    if late is not None:
+        yield late.with_columns(hour=pl.col(event_time).dt.epoch("us") // HOUR_US)
 
 
 def _frames(conn: psycopg.Connection, table: OnlineTable, query: EventQuery, storage: Storage | None) -> Any:
@@ -257,12 +280,14 @@ def _counts(rows: pl.DataFrame) -> dict[int, tuple[tuple[int, int], ...]]:
     return found
 
 
-def _summary(hour: int, rows: pl.DataFrame | None, entities: int, version: str) -> HourSummary:
+def _summary(hour: int, rows: pl.DataFrame | None, counts: tuple[int, int], version: str) -> HourSummary:
+    """``counts``: entities, and events that came too late."""
     import polars as pl
 
+    entities, too_late = counts
     if rows is None:
-        return HourSummary(hour, 0, 0, 0, {}, None, None, version)
+        return HourSummary(hour, 0, entities, 0, too_late, {}, None, None, version)
     spans = rows.group_by(PARTITION).agg(pl.col(OFFSET).min().alias("first"), pl.col(OFFSET).max().alias("last"))
     offsets = {p: (first, last) for p, first, last in spans.sort(PARTITION).iter_rows()}
     middle, high = (rows["delay"].quantile(share, "nearest") for share in (0.5, 0.99))
-    return HourSummary(hour, len(rows), entities, int(rows["late"].sum()), offsets, middle, high, version)
+    return HourSummary(hour, len(rows), entities, int(rows["late"].sum()), too_late, offsets, middle, high, version)

@@ -180,16 +180,18 @@ def commit(  # noqa: PLR0913 - one transaction has these parts
     progress: Sequence[PartitionProgress],
     events: pl.DataFrame,
     dead: Sequence[DeadLetterRow] = (),
+    late: pl.DataFrame | None = None,
     definitions: Sequence[OnlineTable] = (),
     crash: Crash | None = None,
 ) -> int:
     """Commit one batch and return its commit id. All of it or nothing, also when this process dies in between.
 
     ``events``: accepted events as ``Acceptor.accept`` gives them, in order of offset within a partition. A batch without
-    events still moves the offsets. Which online tables are written is decided by the database inside the transaction
+    events still moves the offsets. ``late``: those that are letters because they came too late. Which online tables are written is decided by the database inside the transaction
     (every version of the stream that is ready, so a deployment needs no restart of workers); ``definitions`` only spares
     reading those that the caller has. Raises :class:`Fenced` when a partition is no longer this owner's.
     """
+    from ct_assets.adapters.stream.late import insert_late
     from ct_assets.adapters.stream.online import write_rows
     from ct_assets.adapters.stream.versions import ready_tables
 
@@ -201,6 +203,8 @@ def commit(  # noqa: PLR0913 - one transaction has these parts
         act("chunks_written")
         if dead:
             insert_dead_letters(conn, stream, dead)
+        if late is not None and len(late):
+            insert_late(conn, stream, late)
         act("dead_letters_written")
         for number, table in enumerate(ready_tables(conn, stream, definitions)):
             write_rows(conn, table, events, commit_id)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from ct_assets.adapters.stream.chunks import KNOWN, EventQuery, event_frames
+from ct_assets.adapters.stream.late import late_events
 from ct_assets.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -34,13 +35,15 @@ SLICE_LABELS = 1_000_000  # labels evaluated at a time, in order of their moment
 @dataclass(frozen=True)
 class Request:
     """How to read. ``known_by``: one moment (microseconds) for all labels instead of each its own; ``version``: only
-    what an online reader of that version saw (then ``reading`` is ``corrected``)."""
+    what an online reader of that version saw (then ``reading`` is ``corrected``); ``with_late``: events too that came later
+    than is allowed, which no online value ever sees (``reading`` is ``corrected``)."""
 
     reading: Reading = "as_known"
     at: str = "at"
     known_by: int | None = None
     version: Mapping[int, tuple[int, int]] | None = None
     storage: Storage | None = None
+    with_late: bool = False
 
 
 def training_frame(
@@ -121,6 +124,8 @@ def _events(
         # to leave out a few takes longer than to sort them along
         is_most = np.count_nonzero(sample) > MOST * len(sample)
         frames.append(frame if is_most else frame.filter(pl.Series(kept(frame))))
+    if request.with_late:
+        frames += [late] if (late := late_events(conn, stream, query, request.storage)) is not None else []
     _refuse_removed(conn, table, span)  # again: retention may have removed some while they were being read
     if not frames:
         return _no_events(table)

@@ -20,13 +20,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one commit holds: progress of each partition, accepted events, dead letters, and when it was polled."""
+    """What one commit holds: progress of each partition, accepted events, dead letters, when it was polled, and those of
+    the letters that are events which came too late."""
 
     progress: list[PartitionProgress]
     events: pl.DataFrame
     dead: list[DeadLetterRow]
     polled_at: float  # time.monotonic
     messages: int
+    late: pl.DataFrame | None = None
 
 
 @dataclass(frozen=True)

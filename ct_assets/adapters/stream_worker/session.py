@@ -125,7 +125,7 @@ class Session:
             if top is not None:
                 held.watermark = top - self.acceptance.out_of_orderness_us
         return Judged(
-            Batch(progress, accepted.events, dead, polled_at, len(messages)),
+            Batch(progress, accepted.events, dead, polled_at, len(messages), accepted.late),
             sum(accepted.late_accepted.values()),
             sum(accepted.duplicates.values()),
             Counter(letter.reason for letter in accepted.dead),

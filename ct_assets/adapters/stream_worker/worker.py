@@ -193,6 +193,7 @@ class Worker:
             progress=batch.progress,
             events=batch.events,
             dead=batch.dead,
+            late=batch.late,
             definitions=self._wiring.tables,
             crash=self._wiring.crash,
         )

@@ -54,6 +54,9 @@ class Truth:
     accepted: list[oracle.Event]
     dead: Counter[str]
     duplicates: int
+    too_late: list[oracle.Event] = field(
+        default_factory=list
+    )  # dead for that; repeats of accepted ids are not among them
 
     def values(self, user: int, at: int) -> dict[str, Any]:
         """Every aggregate of one user at ``at``."""
@@ -62,6 +65,11 @@ class Truth:
     def values_known(self, user: int, at: int, known: int) -> dict[str, Any]:
         """Every aggregate of one user at ``at``, from what was known at ``known``."""
         return oracle.value(self.definition, self._of(user), user, at, known)
+
+    def closing_values(self, user: int, at: int) -> dict[str, Any]:
+        """Every aggregate of one user at ``at`` in a snapshot, which counts what came too late."""
+        own = [event for event in self.too_late if event.values["user_id"] == user]
+        return oracle.value(self.definition, [*self._of(user), *own], user, at)
 
     def _of(self, user: int) -> list[oracle.Event]:
         if not hasattr(self, "_by_user"):
@@ -96,7 +104,15 @@ def truth_of(arrivals: Arrivals) -> Truth:
         messages.append(oracle.Message(event, partition, offsets[partition], int(arrivals.append_time[i])))
         offsets[partition] += 1
     accepted, dead, duplicates = oracle.accept(messages, definition.acceptance)
-    return Truth(definition, accepted, Counter(reason for _, reason in dead), duplicates)
+    there = {(event.partition, event.values["event_id"]) for event in accepted}
+    too_late: dict[tuple[int, str], oracle.Event] = {}
+    for m in [messages[index] for index, reason in dead if reason == "late"]:
+        assert isinstance(m.event, dict)
+        name = (m.partition, m.event["event_id"])
+        if name not in there:
+            too_late.setdefault(name, oracle.Event(m.event, m.event["event_time"], m.partition, m.offset, 0))
+    reasons = Counter(reason for _, reason in dead)
+    return Truth(definition, accepted, reasons, duplicates, list(too_late.values()))
 
 
 def children(pid: int) -> list[int]:

@@ -1,0 +1,55 @@
+"""Events that came too late, kept beside their letters: what a reading of them gives, damage, retention."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from ct_assets.adapters.stream.chunks import ChunkDamaged, EventQuery
+from ct_assets.adapters.stream.compaction import remove_before
+from ct_assets.adapters.stream.late import insert_late, late_events
+from ct_assets_tests.adapters.stream import worlds
+from ct_assets_tests.adapters.stream.test_online_values import ready
+from ct_assets_tests.adapters.stream.worlds import START, Given, S, Writer
+
+
+def offsets(conn: psycopg.Connection, writer: Writer, query: EventQuery) -> list[int]:
+    found = late_events(conn, writer.stream, query)
+    return [] if found is None else found["_offset"].to_list()
+
+
+@pytest.fixture
+def writer(conn: psycopg.Connection, tmp_path: Path) -> Writer:
+    return ready(conn, worlds.definition(tmp_path))[0]
+
+
+def test_what_is_asked_for_is_found_once_and_nothing_that_was_accepted(
+    conn: psycopg.Connection, writer: Writer
+) -> None:
+    accepted = worlds.accepted([Given(7, 100 * S), Given(7, 200 * S)])
+    writer.commit(accepted)
+    late = worlds.accepted([Given(7, t * S) for t in (10, 20, 30)], first_offset=50)
+    insert_late(conn, writer.stream, worlds.frame([*late, accepted[0]]))
+    insert_late(conn, writer.stream, worlds.frame(late[:1]), replay=3)
+    assert offsets(conn, writer, EventQuery()) == [50, 51, 52]
+    assert offsets(conn, writer, EventQuery(since=START + 20 * S)) == [51, 52]
+    assert offsets(conn, writer, EventQuery(until=START + 20 * S)) == [50]
+    assert offsets(conn, writer, EventQuery(after={0: (51, 3)})) == [51, 52]
+    assert offsets(conn, writer, EventQuery(after={0: (53, 2)})) == [50], "came back with the third replay"
+    assert offsets(conn, writer, EventQuery(after={0: (53, 3)})) == []
+    found = late_events(conn, writer.stream, EventQuery(columns=("who",), append_times=False))
+    assert found is not None
+    assert found.columns == ["who", "_partition", "_offset", "_known_at"]
+
+
+def test_damage_is_an_error_and_retention_takes_them_along(conn: psycopg.Connection, writer: Writer) -> None:
+    writer.commit(worlds.accepted([Given(7, 100_000 * S)]))
+    insert_late(conn, writer.stream, worlds.frame(worlds.accepted([Given(7, 10 * S)], first_offset=50)))
+    insert_late(conn, writer.stream, worlds.frame(worlds.accepted([Given(7, 90 * S)], first_offset=51)))
+    remove_before(conn, writer.stream, START + 50 * S)
+    assert offsets(conn, writer, EventQuery()) == [51]
+    conn.execute("update stream.late_chunk set payload = payload || '\\x00'")
+    with pytest.raises(ChunkDamaged, match="are not what was committed"):
+        late_events(conn, writer.stream, EventQuery())
