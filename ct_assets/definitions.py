@@ -6,7 +6,6 @@ What does not: assets, policies, anything heavy (the code location loads in abou
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,6 @@ import dagster as dg
 
 from ct_assets.components.retraining_pipeline import shared
 from ct_assets.orchestration.automation import team_sensors
-
-# Dagster warns about its own use of a beta parameter whenever a component's asset checks are resolved.
-warnings.filterwarnings("ignore", message="Parameter `execution_type` of function", category=dg.BetaWarning)
 
 ROOT = Path(__file__).parent.parent
 

@@ -4,6 +4,7 @@ What goes here: the component, and which definitions a pipeline consists of. Wha
 (`ct_assets.platform.spec`), asset bodies (`data_assets.py`, `training_assets.py`), conditions (orchestration).
 """
 
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -26,6 +27,11 @@ from ct_assets.orchestration.sensors import landing_sensor, supplier_sensor
 from ct_assets.orchestration.sheets import SHEETS, sheet_writer
 from ct_assets.orchestration.stream_pipeline import resolve_stream
 from ct_assets.platform.spec import FILE_NAME, PipelineSpec, parse_pipeline
+
+# Beta parts that are used knowingly (Dagster's version is pinned), and a parameter that Dagster warns itself about whenever a
+# component's asset checks are resolved: nothing that whoever runs a pipeline could act on.
+_BETA = "(Parameter `(execution_type|backfill_policy|allow_nonexistent_upstream_partitions)` of|Function `multi_observable_source_asset`)"
+warnings.filterwarnings("ignore", message=_BETA, category=dg.BetaWarning)
 
 JobOfAssets = Any  # what `dg.define_asset_job` returns; Dagster does not export its name
 
