@@ -9,7 +9,7 @@ import contextlib
 from collections import Counter
 from datetime import UTC
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from ct_assets.adapters.stream.records import Stream
     from ct_assets.streaming.definition import Definition
 
-STREAM = click.option("--stream", help="Name of the stream; default: all.")
+STREAM = click.option("--stream", help="Name of the stream, or its number where two have one name; default: all.")
 REASON = click.option("--reason", help="poison, null_key, timestamp_out_of_range, contract, future, conflict or late.")
-_COLUMNS = ("stream", "topic", "reason", "letters", "came_back", "last")
+_COLUMNS = ("stream_id", "stream", "topic", "reason", "letters", "came_back", "last")
 ID = click.IntRange(1, 2**63 - 1)
 JSON = click.option("--json", "as_json", is_flag=True, help="One JSON value a line.")
 
@@ -40,10 +40,10 @@ def dead_letter() -> None:
 @JSON
 def list_reasons(stream: str | None, as_json: bool) -> None:
     """How many letters of which reason, and how many came back."""
-    from ct_assets.adapters.stream import dead_letters
+    from ct_assets.adapters.stream import dead_letters, letter_streams
 
     with _connection() as conn:
-        dead_letters.check_stream(conn, stream)
+        letter_streams.check_stream(conn, stream)
         found = dead_letters.summary(conn, stream)
     if as_json:
         for row in found:
@@ -52,10 +52,15 @@ def list_reasons(stream: str | None, as_json: bool) -> None:
     emit(
         None,
         False,
-        table([row | {"last": f"{row['last'].astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"} for row in found], _COLUMNS)
-        if found
-        else "no dead letter",
+        table([row | _readable(row) for row in found], _COLUMNS) if found else "no dead letter",
     )
+
+
+def _readable(row: dict[str, Any]) -> dict[str, str]:
+    return {
+        "topic": f"{row['source']}://{row['topic']}",
+        "last": f"{row['last'].astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC",
+    }
 
 
 @dead_letter.command()
@@ -99,36 +104,47 @@ def show(  # noqa: PLR0913 - one parameter an option
     help="A definition of the stream, with the contract as it is now; default: the installed pipeline's of that name.",
 )
 @click.option("--format", "message_format", type=click.Choice(FORMATS), default="json", show_default=True)
+@STREAM
 @REASON
 @click.option("--id", "ids", type=ID, multiple=True, help="One letter; may come several times. Default: all.")
 @JSON
-def replay(path: Path | None, message_format: str, reason: str | None, ids: tuple[int, ...], as_json: bool) -> None:
+def replay(  # noqa: PLR0913 - one parameter an option
+    path: Path | None, message_format: str, stream: str | None, reason: str | None, ids: tuple[int, ...], as_json: bool
+) -> None:
     """Judge letters again, as if they arrived now. What was accepted before is never replayed twice.
 
     Exit 1 when letters stay dead.
     """
     from ct_assets.adapters.clock import SystemClock
-    from ct_assets.adapters.stream import dead_letters
+    from ct_assets.adapters.stream import dead_letters, letter_streams
+    from ct_assets.adapters.stream.stored_form import fitted
     from ct_assets.cli.stream_sync import twins
     from ct_assets.settings import load
 
     settings = load()
     now = round(SystemClock().now().timestamp() * 1e6)
-    chosen = dead_letters.Chosen(reason=reason, ids=ids or None)
+    chosen = dead_letters.Chosen(stream, reason, ids or None)
     dead = 0
     with _connection() as conn:
         dead_letters.check_reason(reason)
-        found = [(d, _streams(conn, d)) for d in ([_load(path)] if path is not None else _installed(conn, chosen))]
-        dead_letters.check_chosen(conn, [stream for _, streams in found for stream in streams], chosen)
-        for definition, streams in found:
-            decoder = open_decoder(settings, definition, message_format)
-            for stream in streams:
-                outcomes = dead_letters.replay(conn, stream, decoder, chosen, now).outcomes
-                for twin in twins(conn, stream.stream_id):
-                    twin.sync(conn)
-                dead += sum(n for outcome, n in outcomes.items() if outcome not in dead_letters.FINAL)
-                value = {"stream": stream.name, "topic": stream.topic, "outcomes": outcomes}
-                emit(value, as_json, f"{stream.name}: {_told(outcomes)}")
+        letter_streams.check_stream(conn, stream)
+        found = _definitions(conn, path, chosen)
+        dead_letters.check_chosen(conn, [stream for stream, _ in found], chosen)
+        waiting = {stream.stream_id for stream, _ in letter_streams.streams_of(conn, chosen)}
+        decoders = {  # all of them before the first letter comes back: a refusal leaves everything as it was
+            stream.stream_id: fitted(conn, stream, definition, open_decoder(settings, definition, message_format))
+            for stream, definition in found
+            if stream.stream_id in waiting
+        }
+        for each, _ in found:
+            outcomes: Counter[str] = Counter()
+            if each.stream_id in decoders:
+                outcomes = dead_letters.replay(conn, each, decoders[each.stream_id], chosen, now).outcomes
+            for twin in twins(conn, each.stream_id):
+                twin.sync(conn)
+            dead += sum(n for outcome, n in outcomes.items() if outcome not in dead_letters.FINAL)
+            value = {"stream_id": each.stream_id, "stream": each.name, "source": each.source_kind, "topic": each.topic}
+            emit(value | {"outcomes": outcomes}, as_json, f"{each.label}: {_told(outcomes)}")
         if not found and not as_json:
             emit(None, False, "nothing to replay")
     if dead:
@@ -152,17 +168,15 @@ def _load(path: Path) -> Definition:
     return load_definition(path)
 
 
-def _streams(conn: psycopg.Connection, definition: Definition) -> list[Stream]:
-    from ct_assets.adapters.stream import dead_letters
-    from ct_assets.errors import UsageError
+def _definitions(conn: psycopg.Connection, path: Path | None, chosen: Chosen) -> list[tuple[Stream, Definition]]:
+    """The streams whose letters are meant, each with the definition that judges them."""
+    from ct_assets.adapters.stream.letter_streams import find_streams
 
-    streams = dead_letters.find_streams(conn, definition.acceptance)
-    if not streams:
-        raise UsageError(
-            f"no stream was run with what {definition.path} says about acceptance",
-            hint="`ct dead-letter list` names the streams",
-        )
-    return streams
+    found: dict[int, tuple[Stream, Definition]] = {}
+    for definition in [_load(path)] if path is not None else _installed(conn, chosen):
+        for stream in find_streams(conn, definition, chosen.stream):
+            found.setdefault(stream.stream_id, (stream, definition))  # several definitions of one stream judge alike
+    return [found[number] for number in sorted(found)]
 
 
 def _installed(conn: psycopg.Connection, chosen: Chosen) -> list[Definition]:
@@ -172,7 +186,7 @@ def _installed(conn: psycopg.Connection, chosen: Chosen) -> list[Definition]:
     stream whose definitions are none of these files.
     """
     from ct_assets.adapters.datasets import stream_files
-    from ct_assets.adapters.stream import dead_letters
+    from ct_assets.adapters.stream.letter_streams import streams_of
     from ct_assets.errors import CtError, UsageError
 
     files = {}
@@ -180,17 +194,17 @@ def _installed(conn: psycopg.Connection, chosen: Chosen) -> list[Definition]:
         with contextlib.suppress(CtError):  # a mistake in another team's file is no reason to stop this one
             definition = _load(path)
             files[definition.name] = definition
-    found = []
-    for stream, names in dead_letters.streams_of(conn, chosen).items():
+    found = {}
+    for stream, names in streams_of(conn, chosen):
         here = [files[name] for name in names if name in files]
         if not here:
             over = f" ({', '.join(names)})" if names else ""
             raise UsageError(
-                f"no installed pipeline has a definition of the stream {stream}{over}",
+                f"no installed pipeline has a definition of the stream {stream.name}{over}",
                 hint="say which file it is: `ct dead-letter replay --definition FILE`",
             )
-        found.append(here[0])
-    return found
+        found[here[0].name] = here[0]
+    return list(found.values())
 
 
 def _shown(raw: str) -> str:

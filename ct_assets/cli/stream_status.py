@@ -15,7 +15,8 @@ from ct_assets.cli.output import emit, table
 _STREAM = (
     "stream_id", "name", "topic", "partitions", "events", "late_accepted", "duplicates", "dead", "tombstones", "state",
 )  # fmt: skip
-_TIMES = ("stream_id", "watermark", "staleness", "chunks", "files", "bytes", "removed_before")
+# the topic's id tells two topics of one name apart: logs in folders of one name, or a topic that was made again
+_TIMES = ("stream_id", "watermark", "staleness", "chunks", "files", "bytes", "removed_before", "topic_id")
 _VERSION = ("name", "version", "state", "answers", "stream_id", "online_bytes", "created_at")
 
 

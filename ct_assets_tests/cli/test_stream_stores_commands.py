@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import replace
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from ct_assets.cli.stream_status import status
 from ct_assets.cli.stream_sync import sync
 from ct_assets.errors import CtError
 from ct_assets.streaming.aggregates import RESERVED
+from ct_assets.streaming.definition import load_definition
 from ct_assets_tests.adapters.stream import worlds
 from ct_assets_tests.adapters.stream.worlds import START, Given, M, Writer
 
@@ -167,7 +170,65 @@ def test_dead_letters_listed_shown_and_replayed(folder: Path) -> None:
     assert again["outcomes"] == {"poison": 1}
     assert "visits/0@9  poison: no JSON (replayed: poison)" in run(dead_letter, "show").stdout
     told = CliRunner().invoke(dead_letter, ["replay", "--definition", str(folder / "old/visits.yaml")])
-    assert (told.exit_code, told.stdout) == (1, "visits: 0 came back, 1 stay dead (1 poison)\n")
+    assert (told.exit_code, told.stdout) == (
+        1,
+        "visits (log://visits, stream 1): 0 came back, 1 stay dead (1 poison)\n",
+    )
+
+
+def test_two_topics_of_one_name_are_told_apart_and_chosen_by_number(folder: Path, pg_url: str) -> None:
+    """Logs in two folders of one name: everything but the topic's id is equal."""
+    old = folder / "old/visits.yaml"
+    twin = replace(worlds.identity(), topic_id="another")
+    with connect(pg_url, autocommit=True) as conn:
+        acceptance = load_definition(old).acceptance
+        writer = Writer(conn, state.open_stream(conn, "visits", acceptance, twin), [])
+        event = f'{{"id": "back", "who": 2, "at_time": "{datetime.now(UTC).isoformat()}", "kind": "a"}}'.encode()
+        dead = [state.DeadLetterRow(0, 9, "poison", "no JSON", acceptance.contract_digest, event, None)]
+        writer.commit(worlds.accepted([Given(1, round(time.time() * 1e6) - START - M)]), dead=dead)
+    rows = as_json(dead_letter, "list")
+    assert [(row["stream_id"], row["stream"], row["topic"]) for row in rows] == [
+        (1, "visits", "visits"),
+        (2, "visits", "visits"),
+    ]
+    assert [row["topic_id"] for row in as_json(status)[0]["streams"]] == ["id-of-visits", "another"]
+    assert [s for s in ("id-of-visits", "another") if s not in run(status).stdout] == []
+    assert run(dead_letter, "list").stdout.count("log://visits") == 2
+    assert [row["stream_id"] for row in as_json(dead_letter, "list", "--stream", "2")] == [2]
+    assert [row["raw"] for row in as_json(dead_letter, "show", "--stream", "2")] == [event.decode()]
+    (first,) = as_json(dead_letter, "replay", "--definition", str(old), "--stream", "1", code=1)
+    assert (first["stream_id"], first["source"], first["outcomes"]) == (1, "log", {"poison": 1})
+    assert as_json(dead_letter, "show", "--stream", "2")[0]["outcome"] is None
+    both = CliRunner().invoke(dead_letter, ["replay", "--definition", str(old)])
+    assert (both.exit_code, both.stdout.splitlines()) == (
+        1,
+        [
+            "visits (log://visits, stream 1): 0 came back, 1 stay dead (1 poison)",
+            "visits (log://visits, stream 2): 1 came back",
+        ],
+    )
+    with pytest.raises(CtError, match="no stream '3'"):
+        CliRunner().invoke(dead_letter, ["replay", "--definition", str(old), "--stream", "3"], catch_exceptions=False)
+
+
+def test_a_refused_replay_stores_nothing_of_any_stream(folder: Path, pg_url: str) -> None:
+    """The second stream keeps other columns: the letter of the first, which would come back, stays too."""
+    old = folder / "old/visits.yaml"
+    contract = folder / "new/c.odcs.yaml"
+    contract.write_text(contract.read_text().replace("numeric(12,2)", "numeric(12,3)"))
+    with connect(pg_url, autocommit=True) as conn:
+        other = load_definition(folder / "new/visits.yaml").acceptance
+        writer = Writer(conn, state.open_stream(conn, "visits", other, worlds.identity("elsewhere")), [])
+        writer.take([0])
+        event = f'{{"id": "back", "who": 2, "at_time": "{datetime.now(UTC).isoformat()}", "kind": "a"}}'.encode()
+        conn.execute("update stream.dead_letter set raw = %s", (event,))
+        state.insert_dead_letters(conn, writer.stream, [state.DeadLetterRow(0, 9, "poison", "x", "d", event, None)])
+        with pytest.raises(CtError, match=r"visits \(log://elsewhere, stream 2\) cannot come back") as refused:
+            CliRunner().invoke(dead_letter, ["replay", "--definition", str(old)], catch_exceptions=False)
+        assert refused.value.exit_code == 2
+        assert conn.execute("select distinct outcome from stream.dead_letter").fetchall() == [(None,)]
+    (done,) = as_json(dead_letter, "replay", "--definition", str(old), "--stream", "1")
+    assert done["outcomes"] == {"accepted": 1}
 
 
 def test_a_replay_without_a_definition_asks_for_the_file_that_no_pipeline_has(folder: Path) -> None:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 import io
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ct_assets.adapters.stream.chunk_form import APPEND, KNOWN, OFFSET, PARTITION, decode_chunk, encode_chunk
+from ct_assets.adapters.stream.stored_form import StoredForm, stored_form
 from ct_assets.errors import CtError
 
 if TYPE_CHECKING:
@@ -106,8 +108,12 @@ def event_frames(
     """
     with ThreadPoolExecutor(_THREADS) as pool:  # one fetches, one decodes, one works on what was yielded
         waiting: deque[Future[pl.DataFrame]] = deque()
+        form: StoredForm | None = None
         for chunk, skip_below, end in _chunks(conn, stream, query):
-            waiting.append(pool.submit(_chosen, chunk, (skip_below, end), stream, query, storage))
+            if chunk.replay is not None:
+                form = form or stored_form(conn, stream)
+            read = partial(_decoded, chunk=chunk, columns=_read(stream, query), form=form)
+            waiting.append(pool.submit(_chosen, chunk, (skip_below, end), (stream, query, storage), read))
             while len(waiting) > _THREADS:
                 yield from _some(waiting.popleft().result())
         while waiting:
@@ -120,16 +126,20 @@ def _some(frame: pl.DataFrame) -> Iterator[pl.DataFrame]:
 
 
 def _chosen(
-    chunk: _Chunk, offsets: tuple[int, int], stream: Stream, query: EventQuery, storage: Storage | None
+    chunk: _Chunk,
+    offsets: tuple[int, int],
+    asked: tuple[Stream, EventQuery, Storage | None],
+    read: Callable[[bytes], pl.DataFrame],
 ) -> pl.DataFrame:
     """The events of one chunk that are asked for, of the offsets [from, to)."""
+    stream, query, storage = asked
     data = chunk.payload if chunk.location is None else _fetched(storage, chunk.location)
     if hashlib.sha256(data).hexdigest() != chunk.digest:
         raise ChunkDamaged(
             f"chunk {chunk.chunk_id} of stream {stream.name!r} is not what was committed",
             hint="restore the database or the storage from a backup; no event of it was used",
         )
-    frame = _decoded(data, chunk, _read(stream, query))
+    frame = read(data)
     if chunk.first_offset < offsets[0] or chunk.next_offset > offsets[1]:
         frame = frame.filter(_between(*offsets))
     return _filtered(frame, stream, query, chunk)
@@ -260,12 +270,28 @@ def _fetched(storage: Storage | None, location: str) -> bytes:
         return stream.read()
 
 
-def _decoded(data: bytes, chunk: _Chunk, columns: list[str] | None) -> pl.DataFrame:
+def _decoded(data: bytes, chunk: _Chunk, columns: list[str] | None, form: StoredForm | None) -> pl.DataFrame:
     import polars as pl
 
+    if chunk.replay is not None and form is not None:
+        return _in_form(decode_chunk(data, chunk.partition), chunk, columns, form)
     if chunk.location is None:
         return decode_chunk(data, chunk.partition, columns)
     return pl.read_parquet(io.BytesIO(data), columns=columns)
+
+
+def _in_form(frame: pl.DataFrame, chunk: _Chunk, columns: list[str] | None, form: StoredForm) -> pl.DataFrame:
+    """Letters that came back, in the stream's columns: earlier versions stored them in those of another contract."""
+    wrong = form.retyped(frame.schema)
+    if wrong:
+        raise ChunkDamaged(
+            f"chunk {chunk.chunk_id} holds dead letters that came back by a contract with other types: "
+            + "; ".join(wrong),
+            hint="a replay is refused for that now. `delete from stream.chunk where chunk_id ="
+            f" {chunk.chunk_id}` takes them out of the stored events; a version deployed after that is right online too",
+        )
+    frame = form.fit(frame)
+    return frame if columns is None else frame.select(columns)
 
 
 def _filtered(frame: pl.DataFrame, stream: Stream, query: EventQuery, chunk: _Chunk) -> pl.DataFrame:

@@ -1,9 +1,10 @@
 """Dead letters after the commit: what there is, and their way back into the stream.
 
-What goes here: listing, showing, replaying. What does not: why a message is one (``streaming``), writing it (``state``).
+What goes here: listing, showing, replaying. What does not: why a message is one (``streaming``), writing it
+(``state``), whose letters a definition may replay (``letter_streams``).
 
-A replayed letter is judged as if its message arrived now: decoded again (the contract may have been mended), against what
-the partition remembers and the watermark it has reached. Accepted, it is stored in a chunk of its own, folded into every
+A replayed letter is judged as if its message arrived now: decoded again (the contract may have been mended), brought into
+the columns of its stream (``stored_form``), against what the partition remembers and the watermark it has reached. Accepted, it is stored in a chunk of its own, folded into every
 online table, and the partition's count of replays rises, so a reader's version says whether it was seen. It does not move
 the watermark. Replaying twice changes nothing: what was accepted or was a repeat is never replayed again.
 """
@@ -14,10 +15,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ct_assets.adapters.stream.chunks import OFFSET, PARTITION, ChunkPlace, insert_chunk, replay_frames
-from ct_assets.adapters.stream.state import Stream, find_stream, next_commit_id
+from ct_assets.adapters.stream.state import Stream, next_commit_id
+from ct_assets.adapters.stream.stored_form import FittedDecoder
 from ct_assets.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -25,21 +27,11 @@ if TYPE_CHECKING:
     import psycopg
 
     from ct_assets.streaming.accept import Accepted
-    from ct_assets.streaming.decode import Decoded
-    from ct_assets.streaming.definition import Acceptance
     from ct_assets.streaming.messages import Messages
 
 FINAL = ("accepted", "duplicate")
 REASONS = ("poison", "null_key", "timestamp_out_of_range", "contract", "future", "conflict", "late")
 _AT_ONCE = 10_000
-
-
-class Decoder(Protocol):
-    """Bytes of messages to typed rows."""
-
-    def decode(self, messages: Messages) -> Decoded:
-        """One batch."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -62,7 +54,7 @@ class DeadLetter:
 
 @dataclass(frozen=True)
 class Chosen:
-    """Which letters: all conditions that are given hold."""
+    """Which letters: all conditions that are given hold. ``stream``: a name, or the number of one."""
 
     stream: str | None = None
     reason: str | None = None
@@ -74,13 +66,14 @@ class Chosen:
 def summary(conn: psycopg.Connection, stream: str | None = None) -> list[dict[str, Any]]:
     """Letters by stream and reason: how many, how many came back, offsets and times of the first and last."""
     rows = conn.execute(
-        """select s.stream_id, s.name, s.topic, d.reason, count(*), count(*) filter (where d.outcome = any(%s)),
-                  min(d.created_at), max(d.created_at)
-           from stream.dead_letter d join stream.stream s using (stream_id) where %s::text is null or s.name = %s
-           group by 1, 2, 3, 4 order by 1, 5 desc""",
+        """select s.stream_id, s.name, s.topic, s.source_kind, d.reason, count(*),
+                  count(*) filter (where d.outcome = any(%s)), min(d.created_at), max(d.created_at)
+           from stream.dead_letter d join stream.stream s using (stream_id)
+           where %s::text is null or %s in (s.name, s.stream_id::text)
+           group by 1, 2, 3, 4, 5 order by 1, 6 desc""",
         (list(FINAL), stream, stream),
     ).fetchall()
-    names = ("stream_id", "stream", "topic", "reason", "letters", "came_back", "first", "last")
+    names = ("stream_id", "stream", "topic", "source", "reason", "letters", "came_back", "first", "last")
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 
@@ -90,7 +83,7 @@ def letters(conn: psycopg.Connection, chosen: Chosen) -> list[DeadLetter]:
         """select d.dead_letter_id, s.name, s.topic, d.partition, d."offset", d.reason, d.error, d.contract_digest, d.raw,
                   d.append_time, d.created_at, d.outcome
            from stream.dead_letter d join stream.stream s using (stream_id)
-           where (%(stream)s::text is null or s.name = %(stream)s) and (%(reason)s::text is null or d.reason = %(reason)s)
+           where (%(stream)s::text is null or %(stream)s in (s.name, s.stream_id::text)) and (%(reason)s::text is null or d.reason = %(reason)s)
              and (%(ids)s::bigint[] is null or d.dead_letter_id = any(%(ids)s))
              and (not %(open)s or d.outcome is null or d.outcome <> all(%(final)s))
            order by d.dead_letter_id limit %(limit)s""",
@@ -136,7 +129,8 @@ def _check(conn: psycopg.Connection, chosen: Chosen) -> None:
     check_reason(chosen.reason)
     for given, column in ((chosen.stream, "stream"), (chosen.reason, "reason")):
         known = sorted({str(row[column]) for row in found})
-        if given is not None and given not in known:
+        numbers = {str(row["stream_id"]) for row in found} if column == "stream" else set()
+        if given is not None and given not in known and given not in numbers:
             near = did_you_mean(given, known) if column == "stream" else None
             near = near or (f"there are: {', '.join(known)}" if known else "there is none at all")
             raise UsageError(f"no dead letter of {column} {given!r}", hint=near)
@@ -159,14 +153,6 @@ def _no_letter(ids: Sequence[int]) -> UsageError:
     )
 
 
-def check_stream(conn: psycopg.Connection, name: str | None) -> None:
-    """Raises UsageError for the name of no stream."""
-    names = sorted({row[0] for row in conn.execute("select name from stream.stream").fetchall()})
-    if name is not None and name not in names:
-        known = f"there are: {', '.join(names)}" if names else "no stream ran yet"
-        raise UsageError(f"no stream {name!r}", hint=did_you_mean(name, names) or known)
-
-
 @dataclass(frozen=True)
 class Replayed:
     """What became of the letters: how many by outcome (accepted, duplicate, or the reason they are dead again)."""
@@ -174,29 +160,7 @@ class Replayed:
     outcomes: Counter[str] = field(default_factory=Counter)
 
 
-def find_streams(conn: psycopg.Connection, acceptance: Acceptance) -> list[Stream]:
-    """The streams whose letters a definition of this acceptance may replay: all equal but for the contract's rules."""
-    rows = conn.execute("select stream_id from stream.stream order by stream_id").fetchall()
-    streams = [find_stream(conn, row[0]) for row in rows]
-    return [s for s in streams if replace(s.acceptance, contract_digest=acceptance.contract_digest) == acceptance]
-
-
-def streams_of(conn: psycopg.Connection, chosen: Chosen) -> dict[str, list[str]]:
-    """By name, the streams that have letters which may be replayed, and the names of the definitions over each."""
-    rows = conn.execute(
-        """select s.name, array_agg(distinct d.name) filter (where d.name is not null)
-           from stream.stream s left join stream.definition d using (stream_id)
-           where exists (select from stream.dead_letter l where l.stream_id = s.stream_id
-               and (l.outcome is null or l.outcome <> all(%s))
-               and (%s::bigint[] is null or l.dead_letter_id = any(%s))
-               and (%s::text is null or l.reason = %s))
-           group by s.name order by s.name""",
-        (list(FINAL), *[list(chosen.ids) if chosen.ids else None] * 2, *[chosen.reason] * 2),
-    ).fetchall()
-    return {name: definitions or [] for name, definitions in rows}
-
-
-def replay(conn: psycopg.Connection, stream: Stream, decoder: Decoder, chosen: Chosen, now_us: int) -> Replayed:
+def replay(conn: psycopg.Connection, stream: Stream, decoder: FittedDecoder, chosen: Chosen, now_us: int) -> Replayed:
     """Judge the chosen letters of a stream again, in order of offset; some thousand a transaction.
 
     Workers may run: one that holds the partition is fenced when a letter was accepted and begins again with it
@@ -217,7 +181,7 @@ def replay(conn: psycopg.Connection, stream: Stream, decoder: Decoder, chosen: C
 
 
 def _replay_partition(
-    conn: psycopg.Connection, how: tuple[Stream, Decoder, Chosen, int], partition: int, after: int
+    conn: psycopg.Connection, how: tuple[Stream, FittedDecoder, Chosen, int], partition: int, after: int
 ) -> tuple[Counter[str], int | None]:
     """The next letters behind an offset: what became of them, and the offset to go on behind (None: no more)."""
     from ct_assets.streaming.messages import Messages
@@ -269,7 +233,10 @@ def _replay_partition(
 
 
 def _judged(
-    conn: psycopg.Connection, how: tuple[Stream, Decoder], messages: Messages, state: tuple[int, int | None, int | None]
+    conn: psycopg.Connection,
+    how: tuple[Stream, FittedDecoder],
+    messages: Messages,
+    state: tuple[int, int | None, int | None],
 ) -> Accepted:
     """Decode and judge against what the partition remembers."""
     from ct_assets.streaming.accept import Acceptor

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import psycopg
 
 _STREAMS = """
-select s.stream_id, s.name, s.source_kind || '://' || s.topic as topic,
+select s.stream_id, s.name, s.source_kind || '://' || s.topic as topic, s.topic_id,
        case when s.removed_before is not null then timestamptz 'epoch' + s.removed_before * interval '1 microsecond' end
            as removed_before,
        p.partitions, p.events, p.late_accepted, p.dead, p.duplicates, p.tombstones, p.owners, p.silent, p.caught_up,

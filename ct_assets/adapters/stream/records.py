@@ -46,6 +46,16 @@ class Stream:
         """Name of the event time's column."""
         return self.acceptance.event_time
 
+    @property
+    def topic_key(self) -> tuple[str, str, str]:
+        """Which topic it reads: kind of source, cluster and the topic's id."""
+        return self.source_kind, self.cluster_id, self.topic_id
+
+    @property
+    def label(self) -> str:
+        """For people: name, topic and number (names and topics of two streams may be equal)."""
+        return f"{self.name} ({self.source_kind}://{self.topic}, stream {self.stream_id})"
+
 
 @dataclass(frozen=True)
 class Claim:

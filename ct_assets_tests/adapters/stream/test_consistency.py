@@ -87,6 +87,7 @@ def test_a_late_event_changes_what_was_served_but_not_determinism(conn, tmp_path
 
 
 def test_a_replayed_dead_letter_counts_only_for_reads_after_it(conn, tmp_path: Path) -> None:
+    from ct_assets.adapters.stream.stored_form import fitted
     from ct_assets.streaming.decode import JsonDecoder
 
     definition = worlds.definition(tmp_path)
@@ -97,7 +98,7 @@ def test_a_replayed_dead_letter_counts_only_for_reads_after_it(conn, tmp_path: P
     )
     writer.commit(worlds.accepted([Given(1, 2 * M)]), dead=[dead])
     sampled(conn, table, [2 * M + 1])
-    decoder = JsonDecoder(definition.schema, definition.acceptance)
+    decoder = fitted(conn, writer.stream, definition, JsonDecoder(definition.schema, definition.acceptance))
     found = dead_letters.replay(conn, writer.stream, decoder, dead_letters.Chosen(), START + 2 * M + 2)
     assert found.outcomes == {"accepted": 1}
     sampled(conn, table, [2 * M + 3])

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from ct_assets.adapters.stream import dead_letters, state, training_frames
+from ct_assets.adapters.stream import dead_letters, letter_streams, state, training_frames
 from ct_assets.adapters.stream.dead_letters import Chosen, replay
+from ct_assets.adapters.stream.stored_form import fitted
 from ct_assets.errors import UsageError
 from ct_assets.streaming.decode import JsonDecoder
 from ct_assets_tests.adapters.stream import worlds
@@ -52,7 +53,7 @@ def world(store: Store, conn, tmp_path: Path):
         for o, (reason, body) in bodies.items()
     ]
     writer.commit(worlds.accepted([Given(1, 10 * M, flag=True)]), dead=dead)
-    return writer, table, JsonDecoder(definition.schema, definition.acceptance)
+    return writer, table, fitted(conn, writer.stream, definition, JsonDecoder(definition.schema, definition.acceptance))
 
 
 def count(store: Store, conn, table, at: int) -> int:
@@ -166,6 +167,7 @@ def test_streams_of_the_same_acceptance_but_for_the_contract(conn, world, tmp_pa
 
     mended = load_definition(tmp_path / "mended" / "visits.yaml")
     assert mended.acceptance != writer.stream.acceptance
-    assert dead_letters.find_streams(conn, mended.acceptance) == [writer.stream]
+    assert letter_streams.find_streams(conn, mended) == [writer.stream]
     other = worlds.definition(tmp_path / "other", more="dedup_horizon: 2h\n")
-    assert dead_letters.find_streams(conn, other.acceptance) == []
+    with pytest.raises(UsageError, match="no stream was run with the dataset visits of contract t and what"):
+        letter_streams.find_streams(conn, other)

@@ -34,6 +34,7 @@ from ct_assets.adapters.stream.redis_online import (
     connect,
 )
 from ct_assets.adapters.stream.redis_sync import OnlineAway, Twin
+from ct_assets.adapters.stream.stored_form import fitted
 from ct_assets.adapters.stream.training_frames import Request, training_frame
 from ct_assets.streaming.decode import JsonDecoder
 from ct_assets.streaming.oracle import Event
@@ -214,7 +215,7 @@ def test_replays_that_redis_missed_are_applied_each_once(conn, made, monkeypatch
     writer.commit(worlds.accepted([Given(1, 2 * M)]), dead=dead)
     twin.level(conn)
     letters = [row[0] for row in conn.execute("select dead_letter_id from stream.dead_letter order by 1").fetchall()]
-    decoder = JsonDecoder(definition.schema, definition.acceptance)
+    decoder = fitted(conn, writer.stream, definition, JsonDecoder(definition.schema, definition.acceptance))
 
     def replay(some: Sequence[int]) -> None:
         for letter in some:

@@ -114,7 +114,10 @@ def test_a_few_refused_messages_are_kept_and_said_and_the_right_topic_still_runs
         text=True,
         timeout=120,
     )
-    assert (replayed.returncode, replayed.stdout) == (1, "shop_events: 0 came back, 7 stay dead (7 null_key)\n")
+    assert (replayed.returncode, replayed.stdout) == (
+        1,
+        "shop_events (log://scans, stream 1): 0 came back, 7 stay dead (7 null_key)\n",
+    )
     world.folder = right
     fill(world.folder, arrivals)
     done = world.run("--until-idle")
