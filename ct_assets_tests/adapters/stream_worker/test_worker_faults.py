@@ -25,8 +25,7 @@ import pytest
 from ct_assets.adapters.events.log_sink import LogSink
 from ct_assets.adapters.postgres.connect import connect
 from ct_assets.adapters.stream.dead_letters import REASONS
-from ct_assets.adapters.stream.state import DeadLetterRow
-from ct_assets.adapters.stream_worker.alarm import LEAST, DeadLetterAlarm
+from ct_assets.adapters.stream_worker.alarm import LEAST
 from ct_assets.adapters.stream_worker.metrics import Liveness, Metrics, MetricsServer
 from ct_assets.streaming.definition import load_definition
 from ct_assets_tests.adapters.events.fake_registry import Registry
@@ -35,6 +34,7 @@ from ct_assets_tests.adapters.stream_worker.test_worker_avro import FIELDS, FIRS
 from ct_assets_tests.adapters.stream_worker.world import DEFINITION, World, children, fill, sample, truth_of
 
 SMALL: Any = {"users": 120, "hours": 2}
+CLEAN = 300  # messages without a dead one after which the alarm is over
 WORSE = {**FIRST, "fields": [{"name": "user_id", "type": "string"} if f["name"] == "user_id" else f for f in FIELDS]}
 
 
@@ -77,9 +77,9 @@ def test_f31_poison_is_kept_with_coordinates_raises_one_alarm_and_stops_nothing(
     last = int(max(arrivals.append_time))
     now = (dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(microseconds=last)).isoformat()
     event = {"user_id": 1, "event_time": now, "event_type": "click", "amount": None}
-    send(world, [json.dumps({**event, "event_id": f"good-{i}"}).encode() for i in range(LEAST)], last + 2)
+    send(world, [json.dumps({**event, "event_id": f"good-{i}"}).encode() for i in range(CLEAN)], last + 2)
     recovered = world.run("--until-idle")
-    assert json.loads(recovered.stdout)["events"] == LEAST
+    assert json.loads(recovered.stdout)["events"] == CLEAN
     assert incidents(world) == [("dead_letter_rate", "closed")]
 
 
@@ -242,22 +242,6 @@ def test_a_child_that_is_told_to_stop_before_it_can_listen_did_not_fail(tmp_path
     teller.start()
     assert Supervisor([sys.executable, "-c", deaf], 1, lambda text: None).run() == 0
     teller.join()
-
-
-def test_the_alarm_speaks_of_shares_not_of_single_messages() -> None:
-    told: list[str] = []
-    over: list[bool] = []
-    alarm = DeadLetterAlarm(lambda message, _: told.append(message), lambda: over.append(True))
-    letter = DeadLetterRow(0, 5, "poison", "no JSON", "digest", b"x")
-    alarm.judged(20, [letter] * 20)
-    assert (told, over) == ([], []), "too few to say"
-    alarm.judged(LEAST * 4 - 20, [])
-    assert (told, over) == ([], [True]), "20 of 400 are 5 %; an earlier worker's alarm is over"
-    alarm.judged(LEAST, [letter] * 6)
-    assert len(told) == 1
-    assert "6 of 100 messages were set aside (6 poison)" in told[0]
-    alarm.judged(LEAST, [])
-    assert over == [True, True]
 
 
 def free_ports(count: int) -> int:
