@@ -6,7 +6,7 @@ What goes here: listing, showing, replaying. What does not: why a message is one
 A replayed letter is judged as if its message arrived now: decoded again (the contract may have been mended), brought into
 the columns of its stream (``stored_form``), against what the partition remembers and the watermark it has reached. Accepted, it is stored in a chunk of its own, folded into every
 online table, and the partition's count of replays rises, so a reader's version says whether it was seen. It does not move
-the watermark. Replaying twice changes nothing: what was accepted or was a repeat is never replayed again.
+the watermark. What comes back too late is kept for the snapshot of its hour (``late``). Replaying twice changes nothing: what was accepted or was a repeat is never replayed again.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from ct_assets.adapters.stream.chunks import OFFSET, PARTITION, ChunkPlace, insert_chunk, replay_frames
+from ct_assets.adapters.stream.late import keep_late
 from ct_assets.adapters.stream.state import Stream, next_commit_id
 from ct_assets.adapters.stream.stored_form import FittedDecoder
 from ct_assets.errors import UsageError, did_you_mean
@@ -216,6 +217,7 @@ def _replay_partition(
         offsets[d.index]: d.reason for d in accepted.dead
     }
     decided = [outcome.get(o, "duplicate") for o in offsets]
+    kept = keep_late(conn, stream, accepted.late, row[2] + 1)
     if len(accepted.events):
         _store(
             conn,
@@ -223,6 +225,8 @@ def _replay_partition(
             accepted.events,
             ChunkPlace(partition, min(outcome), max(offsets) + 1, next_commit_id(conn), row[0], row[2] + 1),
         )
+    elif kept:
+        _count_replay(conn, stream, partition)
     conn.execute(
         """update stream.dead_letter d set replayed_at = clock_timestamp(), outcome = u.outcome
            from unnest(%s::bigint[], %s::text[]) u ("offset", outcome)
@@ -261,9 +265,17 @@ def _store(conn: psycopg.Connection, stream: Stream, events: pl.DataFrame, place
     for table in ready_tables(conn, stream):
         write_rows(conn, table, events, place.commit_id)
     conn.execute(
-        """update stream.partition set replays = replays + 1, epoch = epoch + 1, events = events + %s
-           where stream_id = %s and partition = %s""",
+        "update stream.partition set epoch = epoch + 1, events = events + %s where stream_id = %s and partition = %s",
         (len(events), stream.stream_id, place.partition),
+    )
+    _count_replay(conn, stream, place.partition)
+
+
+def _count_replay(conn: psycopg.Connection, stream: Stream, partition: int) -> None:
+    """What is asked for from a version on sees what came with it."""
+    conn.execute(
+        "update stream.partition set replays = replays + 1 where stream_id = %s and partition = %s",
+        (stream.stream_id, partition),
     )
 
 

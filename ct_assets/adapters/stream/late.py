@@ -44,6 +44,24 @@ def insert_late(conn: psycopg.Connection, stream: Stream, events: pl.DataFrame, 
         )
 
 
+def keep_late(conn: psycopg.Connection, stream: Stream, events: pl.DataFrame, replay: int) -> bool:
+    """Of late events of one partition, that came back with a replay, keep those that are not kept yet; whether there are."""
+    import polars as pl
+
+    if not len(events):
+        return False
+    offsets = events[OFFSET].to_list()
+    rows = conn.execute(
+        """select distinct o from stream.late_chunk, unnest(offsets) o
+           where stream_id = %s and partition = %s and offsets && %s::bigint[]""",
+        (stream.stream_id, events[PARTITION][0], offsets),
+    ).fetchall()
+    fresh = events.filter(~pl.col(OFFSET).is_in([row[0] for row in rows]))
+    if len(fresh):
+        insert_late(conn, stream, fresh, replay)
+    return len(fresh) > 0
+
+
 def late_events(
     conn: psycopg.Connection, stream: Stream, query: EventQuery, storage: Storage | None = None
 ) -> pl.DataFrame | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import psycopg
@@ -9,7 +10,11 @@ import pytest
 
 from ct_assets.adapters.stream.chunks import ChunkDamaged, EventQuery
 from ct_assets.adapters.stream.compaction import remove_before
+from ct_assets.adapters.stream.dead_letters import Chosen, replay
 from ct_assets.adapters.stream.late import insert_late, late_events
+from ct_assets.adapters.stream.records import DeadLetterRow
+from ct_assets.adapters.stream.stored_form import fitted
+from ct_assets.streaming.decode import JsonDecoder
 from ct_assets_tests.adapters.stream import worlds
 from ct_assets_tests.adapters.stream.test_online_values import ready
 from ct_assets_tests.adapters.stream.worlds import START, Given, S, Writer
@@ -53,3 +58,19 @@ def test_damage_is_an_error_and_retention_takes_them_along(conn: psycopg.Connect
     conn.execute("update stream.late_chunk set payload = payload || '\\x00'")
     with pytest.raises(ChunkDamaged, match="are not what was committed"):
         late_events(conn, writer.stream, EventQuery())
+
+
+def test_a_letter_that_comes_back_too_late_is_kept_once(conn: psycopg.Connection, tmp_path: Path) -> None:
+    """A contract that was mended hours later: its letters are too late for online values, not for the snapshots."""
+    definition = worlds.definition(tmp_path)
+    writer, _ = ready(conn, definition)
+    raw = json.dumps({"id": "back", "who": 1, "at_time": "2026-01-01T00:09:00Z", "kind": "a"}).encode()
+    letter = DeadLetterRow(0, 5, "contract", "was wrong", "digest", raw, None)
+    writer.commit(worlds.accepted([Given(7, 100_000 * S)]), dead=[letter])
+    decoder = fitted(conn, writer.stream, definition, JsonDecoder(definition.schema, definition.acceptance))
+    for _ in range(2):
+        found = replay(conn, writer.stream, decoder, Chosen(), START + 100_001 * S)
+        assert dict(found.outcomes) == {"late": 1}
+        assert offsets(conn, writer, EventQuery()) == [5]
+        row = conn.execute("select replays, events from stream.partition").fetchone()
+        assert row == (1, 1), "a reader that looks for what is new sees it, and it is not accepted"
