@@ -5,7 +5,6 @@ What goes here: the few ways commands speak. What does not: anything that decide
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import Any, TypeVar
 import click
 
 from ct_assets.errors import UsageError
+from ct_assets.json_values import json_text
 
 T = TypeVar("T")
 
@@ -26,7 +26,7 @@ def emit(value: Any, as_json: bool, text: str | None = None) -> None:
     When the reader went away (`| head`), the rest is not shown but the work goes on: its exit code must mean that it
     was done.
     """
-    line = json.dumps(value, default=str, ensure_ascii=False) if as_json else str(value) if text is None else text
+    line = json_text(value) if as_json else str(value) if text is None else text
     try:
         click.echo(line)
     except BrokenPipeError:

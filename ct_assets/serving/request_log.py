@@ -8,11 +8,12 @@ A disk that is full costs log lines, which are counted, and no answer.
 
 from __future__ import annotations
 
-import json
 import logging
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from ct_assets.json_values import json_text
 
 if TYPE_CHECKING:
     from ct_assets.serving.scorer import Scored
@@ -36,7 +37,7 @@ class RequestLog:
             self._line({**about, **row})
 
     def _line(self, values: dict[str, Any]) -> None:
-        text = json.dumps(values, default=str, ensure_ascii=False)
+        text = json_text(values)
         self.lines += 1
         self._handler.handle(logging.LogRecord("scores", logging.INFO, "", 0, text, None, None))
 

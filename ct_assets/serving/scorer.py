@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from ct_assets.errors import UsageError
+from ct_assets.json_values import finite
 
 if TYPE_CHECKING:
     from ct_assets.serving.champion import Follower, Loaded
@@ -54,7 +55,7 @@ class Scored:
         """One a score: the entity, its score, the features that gave it. JSON values."""
         key = self.model.features.entity
         for entity, score, values in zip(self.entities, self.scores, self.features.frame.to_dicts(), strict=True):
-            yield {key: entity, "score": score, "features": values}
+            yield {key: entity, "score": score, "features": finite(values)}
 
 
 class Scorer:

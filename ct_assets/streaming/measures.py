@@ -238,9 +238,11 @@ def _float_variance(values: F64, ranges: Ranges) -> F64:
     mean = float_sums(values, lo, hi) / np.maximum(size, 1)
     squares = np.zeros(len(lo), np.float64)
     for block, position, owner in expanded(lo, hi):
-        distance = values[position] - mean[block][owner]
         ends = np.cumsum(size[block])
-        squares[block] = float_sums(distance * distance, ends - size[block], ends)
+        with np.errstate(over="ignore"):  # beyond a double is an infinity, which is the value
+            distance = values[position] - mean[block][owner]
+            distance *= distance
+        squares[block] = float_sums(distance, ends - size[block], ends)
     return squares / np.maximum(size - 1, 1)
 
 

@@ -61,7 +61,12 @@ def big_sums(values: npt.NDArray[np.object_], lo: I64, hi: I64) -> npt.NDArray[n
 
 
 def float_sums(values: F64, lo: I64, hi: I64) -> F64:
-    """Each range from left to right, beginning with 0.0."""
+    """Each range from left to right, beginning with 0.0; an infinity where it gets beyond a double, which is its value."""
+    with np.errstate(over="ignore"):
+        return _float_sums(values, lo, hi)
+
+
+def _float_sums(values: F64, lo: I64, hi: I64) -> F64:
     out = np.zeros(len(lo), np.float64)
     size = hi - lo
     for i in np.flatnonzero(size > LONG):

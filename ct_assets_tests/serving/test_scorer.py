@@ -117,3 +117,15 @@ def test_a_ledger_that_is_away_is_a_problem_and_no_crash() -> None:
     follower = Follower(Places(away, away, cast("Any", None)), "shop/none", lambda _: None)
     follower.poll()
     assert follower.status()["problem"] == "the ledger's database is away"
+
+
+def test_a_feature_beyond_a_double_is_a_text_in_the_answer() -> None:
+    """FastAPI refuses to write an infinity, and the answer would be 500 for all who were asked with that user."""
+
+    class Infinite(Counted):
+        def read(self, entities: list[int], columns: tuple[str, ...]) -> FeatureRows:
+            found = super().read(entities, columns)
+            return FeatureRows(found.frame.with_columns(pl.lit(np.inf).alias("n")), found.freshness)
+
+    found = Scorer(cast("Follower", Followed(Infinite(False, False)))).score([1])
+    assert [row["features"] for row in found.rows()] == [{"n": "Infinity"}]

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 from ct_assets.adapters.postgres.copy import SIGNATURE, TRAILER
 from ct_assets.adapters.stream.layout import ROW_EVENTS, Layout, document
 from ct_assets.adapters.stream.online_query import (
-    EXTRAS,
     PUBLIC_EXTRAS,
     entity_type,
+    function,
     function_body,
     many_query,
     one_query,
@@ -127,6 +127,7 @@ def ensure(conn: psycopg.Connection, stream: Stream, definition: Definition) -> 
             raise UsageError(f"this version of {definition.name} is {found[1]}", hint=hint)
         if found is not None:
             table = table_of(found[0], stream.stream_id, definition)
+            _renew_function(conn, table)
         elif has_history(conn, stream):
             raise UsageError(
                 f"{definition.name} has no table yet, and stream {stream.name!r} holds events that it would lack",
@@ -212,15 +213,21 @@ def table_of(definition_id: int, stream_id: int, definition: Definition) -> Onli
 def _ddl(table: OnlineTable) -> list[str]:
     layout = table.layout
     columns = [f"{c.name} {c.postgres_type}{' not null' if c.required else ''}" for c in table_columns(layout)]
-    body = function_body(layout, table.quoted, table.stream_id)
     about = json.dumps({"definition": layout.definition.name, "hash": layout.definition.hash}).replace("'", "''")
     return [
         # room for the next versions of a row on its page; appended rows grow, so much of it
         f"create table {table.quoted} ({', '.join(columns)}, primary key (entity, part, tile, seq)) with (fillfactor = 70)",
         f"comment on table {table.quoted} is '{about}'",
-        f"create function {table.function} (_entities {entity_type(layout)}[], _at_us bigint)"
-        f" returns table ({returned(layout, EXTRAS)}) language sql stable parallel safe as $read${body}$read$",
+        "create " + function(layout, table.quoted, table.stream_id),
     ]
+
+
+def _renew_function(conn: psycopg.Connection, table: OnlineTable) -> None:
+    """Give a version's function the query of this code, where an older one made it."""
+    layout, signature = table.layout, f"{table.function}({entity_type(table.layout)}[],bigint)"
+    row = conn.execute("select prosrc from pg_proc where oid = to_regprocedure(%s)", (signature,)).fetchone()
+    if row is not None and row[0] != function_body(layout, table.quoted, table.stream_id):
+        conn.execute(f"create or replace {function(layout, table.quoted, table.stream_id)}".encode())
 
 
 def publish_function(conn: psycopg.Connection, table: OnlineTable) -> None:

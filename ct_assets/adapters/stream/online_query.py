@@ -10,6 +10,7 @@ Then each aggregate is a SQL aggregate over those with the window as filter: exa
 from __future__ import annotations
 
 from ct_assets.adapters.stream.layout import Kept, Layout
+from ct_assets.adapters.stream.online_floats import float_number
 from ct_assets.streaming.definition import Aggregate
 
 # what a reader learns beside the values, in this order, after them
@@ -54,6 +55,15 @@ select {values}, timestamptz 'epoch' + _watermark_us * interval '1 microsecond',
        _staleness_us * interval '1 microsecond', _is_stale, _version
 from {function}($1, (extract(epoch from $2) * 1000000)::bigint)
 order by _place"""
+
+
+def function(layout: Layout, table: str, stream_id: int) -> str:
+    """What follows ``create`` to make the function of one version, called as its table."""
+    return (
+        f"function {table} (_entities {entity_type(layout)}[], _at_us bigint)"
+        f" returns table ({returned(layout, EXTRAS)}) language sql stable parallel safe"
+        f" as $read${function_body(layout, table, stream_id)}$read$"
+    )
 
 
 def function_body(layout: Layout, table: str, stream_id: int) -> str:
@@ -232,7 +242,9 @@ def finished(layout: Layout, aggregate: Aggregate, merged: str) -> str:
     assert aggregate.column is not None
     column = layout.column(aggregate.column)
     if aggregate.function in ("sum", "avg", "var", "std"):
-        return _exact_number(aggregate, column, merged) if column.exact else _float_number(aggregate, merged)
+        if column.exact:
+            return _exact_number(aggregate, column, merged)
+        return float_number(aggregate.function, merged)
     return {
         "scaled": f"{merged} * 1e-{column.scale}::numeric",
         "wide": f"{merged}::numeric",
@@ -257,19 +269,4 @@ def _exact_number(aggregate: Aggregate, column: Kept, merged: str) -> str:
         return f"(round({s}, {_DIGITS}) / nullif({n}, 0){unit})::double precision"
     squared = unit * 2
     variance = f"(round({n} * {q} - {s} * {s}, {_DIGITS}) / nullif({n} * ({n} - 1), 0){squared})::double precision"
-    return variance if aggregate.function == "var" else f"sqrt({variance})"
-
-
-def _float_number(aggregate: Aggregate, merged: str) -> str:
-    """Doubles from left to right in the order of the array, as the oracle does."""
-    total = f"(select sum(u.x order by u.i) from unnest({merged}) with ordinality u (x, i))"
-    if aggregate.function == "sum":
-        return f"coalesce({total}, 0)"
-    mean = f"{total} / cardinality({merged})"
-    if aggregate.function == "avg":
-        return mean
-    variance = (
-        f"(select case when count(*) > 1 then sum((u.x - w.mean) * (u.x - w.mean) order by u.i) / (count(*) - 1) end"
-        f" from unnest({merged}) with ordinality u (x, i), (select {mean} as mean) w)"
-    )
     return variance if aggregate.function == "var" else f"sqrt({variance})"
