@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 import pyarrow as pa
@@ -32,9 +32,13 @@ from pydantic import model_validator
 
 import ct_assets.adapters.feast.registry  # noqa: F401 - registers the plug-in that feature_store.yaml names
 from ct_assets.adapters.feast.connection import completed, database_url
+from ct_assets.adapters.feast.entity_frames import entities, moments
 from ct_assets.adapters.feast.online_store import LiveView
 from ct_assets.adapters.feast.source import CREATED, TIMESTAMP, StreamEventsSource
 from ct_assets.errors import UsageError
+
+if TYPE_CHECKING:
+    import polars as pl
 
 _ROW = "__ct_row"  # the label row's number, while ordinary views are joined
 _PUBLISHED = re.compile(r'select \* from (feature\."[^"]+")')  # what feature_repo reads of a published table
@@ -138,11 +142,14 @@ class CtOfflineStore(PostgreSQLOfflineStore):
 
         def compute() -> pa.Table:
             labels = _labels(config, entity_df)
+            at = moments(labels, offline_utils.infer_event_timestamp_from_entity_df(dict(labels.dtypes)))
+            # first: what they refuse would be an error of Arrow's or of SQL's in what follows
+            columns = [c for view in live for c in _live(labels, at, view, (live_refs, full_feature_names, reading))]
             found = pa.Table.from_pandas(labels, preserve_index=False)
             if rest:
                 found = _joined(labels, ordinary(labels.assign(**{_ROW: range(len(labels))}), rest_refs))
-            for view in live:
-                found = _with_live(found, labels, view, (live_refs, full_feature_names, reading))
+            for name, column in columns:
+                found = found.append_column(name, column)
             return found
 
         on_demand = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
@@ -239,8 +246,10 @@ def _joined(labels: pd.DataFrame, job: RetrievalJob) -> pa.Table:
     return found.sort_by(_ROW).drop_columns([_ROW])
 
 
-def _with_live(found: pa.Table, labels: pd.DataFrame, view: FeatureView, how: tuple[list[str], bool, Any]) -> pa.Table:
-    """The columns of one live view beside the labels."""
+def _live(
+    labels: pd.DataFrame, at: pl.Series, view: FeatureView, how: tuple[list[str], bool, Any]
+) -> list[tuple[str, pa.ChunkedArray | pa.Array]]:
+    """The columns of one live view for the labels at their moments."""
     import polars as pl
 
     from ct_assets.adapters.stream.training_frames import Request, training_frame
@@ -249,30 +258,18 @@ def _with_live(found: pa.Table, labels: pd.DataFrame, view: FeatureView, how: tu
     name = view.projection.name_to_use()
     features = [ref.split(":")[1] for ref in refs if ref.split(":")[0] == name]
     source = view.batch_source
-    moment = offline_utils.infer_event_timestamp_from_entity_df(dict(labels.dtypes))
     with _stream() as (conn, storage, table_of):
         table = table_of(source)
         key = view.projection.join_key_map.get(table.definition.entity, table.definition.entity)
-        if key not in labels.columns:
-            raise UsageError(
-                f"the entity rows have no column {key!r}, the key of {view.name}",
-                hint=f"columns: {', '.join(labels.columns)}",
-            )
-        at = labels[moment]
-        if not isinstance(at.dtype, pd.DatetimeTZDtype):
-            at = pd.to_datetime(at, utc=True)
-        entities = labels[key].to_numpy() if labels[key].dtype == "int64" else labels[key].tolist()
-        asked = pl.DataFrame(
-            {
-                table.definition.entity: pl.Series(entities),
-                "at": pl.Series(at.astype("datetime64[us, UTC]").astype("int64").to_numpy()),
-            }
-        )
+        asked = pl.DataFrame([entities(labels, key, table.definition), at])
         values = training_frame(conn, table, asked, Request(reading, storage=storage))
-    for feature in features:
-        column = _doubles(values[feature]).to_arrow(compat_level=pl.CompatLevel.oldest())
-        found = found.append_column(f"{name}__{feature}" if full_names else feature, column)
-    return found
+    return [
+        (
+            f"{name}__{feature}" if full_names else feature,
+            _doubles(values[feature]).to_arrow(compat_level=pl.CompatLevel.oldest()),
+        )
+        for feature in features
+    ]
 
 
 def _doubles(series: Any) -> Any:

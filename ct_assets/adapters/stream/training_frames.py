@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 Reading = Literal["as_known", "corrected"]
 _TABLE = 1 << 26  # a table of entities takes a byte each
 _SAMPLE = 2_048  # events of a chunk that tell how many of it are asked for
+_SHOWN = 5  # rows that an error names
 SLICE_LABELS = 1_000_000  # labels evaluated at a time, in order of their moments
 
 
@@ -52,22 +53,23 @@ def training_frame(
     """``labels`` with one column an aggregate; same rows, same order, whatever else they hold.
 
     ``labels`` has the entity's column and ``request.at`` (a Datetime, or integer microseconds UTC). Memory holds the
-    events of the labels' entities in the span of one slice of labels. Raises UsageError for a missing column.
+    events of the labels' entities in the span of one slice of labels. A null entity is one without events. Raises UsageError
+    for a missing column, a missing moment, and an entity of another type than the contract's.
     """
     import numpy as np
     import polars as pl
 
     request = request or Request()
-    moments = _moments(table, labels, request)
+    moments, asked = _moments(table, labels, request), _entities(table, labels)
     if 0 < len(moments) <= SLICE_LABELS:
-        return labels.hstack(_slice(conn, table, labels, moments, request))
+        return labels.hstack(_slice(conn, table, asked, moments, request))
     order = np.argsort(moments, kind="stable")
     parts = []
     for start in range(0, len(order), SLICE_LABELS):
         part = order[start : start + SLICE_LABELS]
-        parts.append(_slice(conn, table, labels[part], moments[part], request))
+        parts.append(_slice(conn, table, asked[part], moments[part], request))
     if not parts:
-        return labels.hstack(_empty(table, labels, request))
+        return labels.hstack(_empty(table, asked))
     values = pl.concat(parts)
     back = np.empty(len(order), np.int64)
     back[order] = np.arange(len(order))
@@ -75,23 +77,23 @@ def training_frame(
 
 
 def _slice(
-    conn: psycopg.Connection, table: OnlineTable, labels: pl.DataFrame, moments: np.ndarray, request: Request
+    conn: psycopg.Connection, table: OnlineTable, asked: pl.Series, moments: np.ndarray, request: Request
 ) -> pl.DataFrame:
     from ct_assets.streaming.windows import evaluate
 
-    events = _events(conn, table, labels, (int(moments.min()), int(moments.max())), request)
+    events = _events(conn, table, asked, (int(moments.min()), int(moments.max())), request)
     known = None
     if request.known_by is not None:
         known = moments * 0 + request.known_by
     elif request.reading == "as_known" and request.version is None:
         known = moments
-    return evaluate(table.definition, events, labels[table.definition.entity], moments, as_known_at=known)
+    return evaluate(table.definition, events, asked, moments, as_known_at=known)
 
 
 def _events(
-    conn: psycopg.Connection, table: OnlineTable, labels: pl.DataFrame, span: tuple[int, int], request: Request
+    conn: psycopg.Connection, table: OnlineTable, asked: pl.Series, span: tuple[int, int], request: Request
 ) -> pl.DataFrame:
-    """The events that labels of this slice can see: of their entities, kept by a filter, in reach of a window; and others
+    """The events that labels of the entities ``asked`` can see: of their entities, kept by a filter, in reach of a window; and others
     where they are few."""
     import numpy as np
     import polars as pl
@@ -112,7 +114,7 @@ def _events(
         columns=tuple(columns),
         append_times=False,
     )
-    is_asked = _chooser(table, labels[definition.entity])
+    is_asked = _chooser(table, asked)
     passes = pl.any_horizontal([matches(where) for where in table.layout.filters])
 
     def kept(frame: pl.DataFrame) -> np.ndarray:
@@ -191,12 +193,12 @@ def _no_events(table: OnlineTable) -> pl.DataFrame:
     return pl.DataFrame(schema={**schema, **places})
 
 
-def _empty(table: OnlineTable, labels: pl.DataFrame, request: Request) -> pl.DataFrame:
+def _empty(table: OnlineTable, asked: pl.Series) -> pl.DataFrame:
     import numpy as np
 
     from ct_assets.streaming.windows import evaluate
 
-    return evaluate(table.definition, _no_events(table), labels[table.definition.entity], np.empty(0, np.int64))
+    return evaluate(table.definition, _no_events(table), asked, np.empty(0, np.int64))
 
 
 def _moments(table: OnlineTable, labels: pl.DataFrame, request: Request) -> np.ndarray:
@@ -209,8 +211,40 @@ def _moments(table: OnlineTable, labels: pl.DataFrame, request: Request) -> np.n
     moments = labels[request.at]
     if isinstance(moments.dtype, pl.Datetime):
         moments = moments.dt.epoch("us")
-    if moments.null_count() or not moments.dtype.is_integer():
+    if not moments.dtype.is_integer() and moments.dtype != pl.Null:
         raise UsageError(
-            f"column {request.at!r} must hold a moment in every row", hint="UTC timestamps or integer microseconds"
+            f"column {request.at!r} holds {moments.dtype}, no moments", hint="UTC timestamps or integer microseconds"
         )
+    if moments.null_count():
+        raise without_moment(request.at, moments.is_null().to_numpy(), "leave those rows out, or give them a moment")
     return moments.cast(pl.Int64).to_numpy()
+
+
+def without_moment(column: str, missing: np.ndarray, hint: str) -> UsageError:
+    """What to say of labels without a moment: a value would be one of no time at all. ``missing`` says which they are."""
+    rows = missing.nonzero()[0]
+    some = ", ".join(map(str, rows[:_SHOWN])) + (", ..." if len(rows) > _SHOWN else "")
+    return UsageError(
+        f"column {column!r} has no moment in {len(rows)} of {len(missing)} rows (from 0 on: {some})", hint=hint
+    )
+
+
+def _entities(table: OnlineTable, labels: pl.DataFrame) -> pl.Series:
+    """The labels' entities in the contract's type. Raises UsageError for another."""
+    import polars as pl
+
+    name = table.definition.entity
+    found, kind = labels[name], table.definition.schema.column(name).type
+    wanted, fitting = (
+        (pl.Int64(), found.dtype.is_integer())
+        if kind == "integer"
+        else (pl.String(), found.dtype in (pl.String, pl.Categorical, pl.Enum))
+    )
+    if fitting or found.dtype == pl.Null:
+        cast = found.cast(wanted, strict=False)
+        if cast.null_count() == found.null_count():
+            return cast
+    raise UsageError(
+        f"column {name!r} of the labels holds {found.dtype}; the key of {table.definition.name} is of type {kind}",
+        hint=f"convert it: labels.with_columns(pl.col({name!r}).cast(pl.{wanted}))",
+    )
