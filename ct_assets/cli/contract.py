@@ -66,15 +66,18 @@ def infer(file: Path, out: Path | None, delimiter: str, encoding: str, yes: bool
 
 def _is_json(file: Path) -> bool:
     with file.open("rb") as stream:
-        return file.suffix in (".jsonl", ".ndjson", ".json") or stream.read(4096).lstrip().startswith(b"{")
+        begins = stream.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
+        return file.suffix in (".jsonl", ".ndjson", ".json") or begins.startswith(b"{")
 
 
 def _of_events(file: Path) -> tuple[str, Sequence[str]]:
     from ct_assets.ingest.infer_events import event_contract
+    from ct_assets.streaming.lines import Skipped
 
+    skipped = Skipped()
     with file.open("rb") as stream:
-        text, left_out = event_contract(stream, file.name)
-    return text, [f"left out: {what}" for what in left_out]
+        text, left_out = event_contract((line for _, line in skipped.numbered(stream)), file.name)
+    return text, [*skipped.said(), *(f"left out: {what}" for what in left_out)]
 
 
 def _of_csv(file: Path, dialect: Any) -> tuple[str, Sequence[str]]:

@@ -17,6 +17,7 @@ from ct_assets.errors import UsageError
 
 if TYPE_CHECKING:
     from ct_assets.adapters.events.port import EventSink
+    from ct_assets.streaming.lines import Skipped
 
 CHUNK = 10_000
 TICK_SECONDS = 0.05  # with --rate: how finely the events of a second are spread
@@ -45,16 +46,17 @@ def events() -> None:
 def produce(  # noqa: PLR0913 (one parameter an option)
     file: Path, to: str, rate: float | None, key: str | None, partitions: int | None, append: str | None, as_json: bool
 ) -> None:
-    """Send FILE, one event a line, in order and byte for byte: a line that is no JSON is sent too."""
+    """Send FILE, one event a line, in order and byte for byte: a line that is no JSON is sent too; blank lines are not."""
     from ct_assets.adapters.events.port import open_sink, parse_url
+    from ct_assets.streaming.lines import Skipped
 
     if append is not None and parse_url(to).kind == "kafka":
         raise UsageError("--append-time-column is for log:// alone", hint="a Kafka broker stamps arrivals itself")
     sink = open_sink(to, partitions=partitions)
-    started, sent = time.monotonic(), 0
+    started, sent, skipped = time.monotonic(), 0, Skipped()
     try:
-        for lines in _chunks(file, rate):
-            _send(sink, lines, key, append, sent + 1)
+        for lines in _chunks(file, rate, skipped):
+            _send(sink, lines, key, append, is_first=not sent)
             sent += len(lines)
             if rate is not None:
                 time.sleep(max(0.0, started + sent / rate - time.monotonic()))
@@ -63,17 +65,19 @@ def produce(  # noqa: PLR0913 (one parameter an option)
         sink.close()
     seconds = time.monotonic() - started
     total: dict[str, Any] = {"file": str(file), "to": to, "events": sent, "partitions": len(sink.partitions())}
+    for what in skipped.said():
+        say(f"{file}: {what}")
     emit(total, as_json, f"{sent} events of {file} are in {to} ({total['partitions']} partitions)")
     say(f"{seconds:.1f} s, {sent / max(seconds, 1e-9):,.0f} events/s")
 
 
-def _chunks(file: Path, rate: float | None) -> Iterator[list[bytes]]:
-    """The lines of ``file`` without their ends, some at a time; a blank line is a message too, as for `ct stream compute`."""
+def _chunks(file: Path, rate: float | None, skipped: Skipped) -> Iterator[list[tuple[int, bytes]]]:
+    """The lines of ``file`` that are messages, with their numbers and without their ends, some at a time."""
     size = CHUNK if rate is None else max(1, min(CHUNK, int(rate * TICK_SECONDS)))
     with file.open("rb") as handle:
-        lines: list[bytes] = []
-        for line in handle:
-            lines.append(line.rstrip(b"\r\n"))
+        lines: list[tuple[int, bytes]] = []
+        for number, line in skipped.numbered(handle):
+            lines.append((number, line.rstrip(b"\r\n")))
             if len(lines) == size:
                 yield lines
                 lines = []
@@ -81,19 +85,24 @@ def _chunks(file: Path, rate: float | None) -> Iterator[list[bytes]]:
             yield lines
 
 
-def _send(sink: EventSink, lines: list[bytes], key: str | None, append: str | None, first: int) -> None:
+def _send(
+    sink: EventSink, lines: list[tuple[int, bytes]], key: str | None, append: str | None, *, is_first: bool
+) -> None:
+    values = [line for _, line in lines]
     if key is None and append is None:
-        sink.send(lines)
+        sink.send(values)
         return
-    documents = [_document(line) for line in lines]
+    documents = [_document(line) for line in values]
     keys = None if key is None else [_key(document.get(key)) for document in documents]
-    if keys is not None and first == 1 and not any(keys):
+    if keys is not None and is_first and not any(keys):
         names = sorted({name for document in documents for name in document})
         raise UsageError(f"--key {key}: none of the first {len(lines)} events has it", hint=f"they have: {names}")
     times = None
     if append is not None:
-        times = [_time(document.get(append), append, first + index) for index, document in enumerate(documents)]
-    sink.send(lines, keys, append_time=times)
+        times = [
+            _time(document.get(append), append, number) for (number, _), document in zip(lines, documents, strict=True)
+        ]
+    sink.send(values, keys, append_time=times)
 
 
 def _document(line: bytes) -> dict[str, Any]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from ct_assets.streaming.accept import Accepted
     from ct_assets.streaming.definition import Definition
+    from ct_assets.streaming.lines import Skipped
     from ct_assets.streaming.messages import Messages
 
 CHUNK_BYTES = 32 << 20
@@ -90,16 +91,17 @@ def _judge_file(
 
     from ct_assets.streaming.accept import Acceptor
     from ct_assets.streaming.decode import JsonDecoder
+    from ct_assets.streaming.lines import Skipped
     from ct_assets.streaming.windows import columns_needed
 
     decoder, acceptor = JsonDecoder(definition.schema, definition.acceptance), Acceptor(definition.acceptance)
     kept: list[pl.DataFrame] = []
     counts: dict[str, Any] = {"read": 0, "accepted": 0, "duplicates": 0}
-    reasons: Counter[str] = Counter()
+    reasons, skipped = Counter[str](), Skipped()
 
     def write(part: Path) -> None:
         with part.open("w", encoding="utf-8") as dead:
-            for messages in _batches(path, batch_size):
+            for messages in _batches(path, batch_size, skipped):
                 found = acceptor.accept(decoder.decode(messages), messages)
                 kept.append(found.events.select(columns_needed([definition])))
                 counts["read"] += len(messages)
@@ -109,6 +111,8 @@ def _judge_file(
                 dead.writelines(_letters(found, messages))
 
     _replace(dead_path, write)
+    for what in skipped.said():
+        say(f"{path}: {what}")
     counts["dead_letters"] = dict(sorted(reasons.items()))
     if kept:
         return pl.concat(kept), counts
@@ -133,13 +137,15 @@ def _letters(found: Accepted, messages: Messages) -> Iterator[str]:
         yield json.dumps({**line, "error": letter.error}, ensure_ascii=False) + "\n"
 
 
-def _batches(path: Path, batch_size: int | None) -> Iterator[Messages]:
+def _batches(path: Path, batch_size: int | None, skipped: Skipped) -> Iterator[Messages]:
+    """Messages whose offsets are the numbers of their lines from 0."""
     from ct_assets.streaming.messages import Messages
 
     line = 0
     for chunk in _chunks(path):
-        messages = Messages.from_lines(chunk, first_offset=line)
-        line += len(messages)
+        lines = Messages.from_lines(skipped.first(chunk) if line == 0 else chunk, first_offset=line)
+        line += len(lines)
+        messages = skipped.without_blank(lines)
         size = batch_size or max(len(messages), 1)
         for begin in range(0, len(messages), size):
             yield messages.slice(begin, min(begin + size, len(messages)))

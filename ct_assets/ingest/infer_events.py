@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import PurePath
-from typing import Any, BinaryIO
+from typing import Any
 
 import polars as pl
 
@@ -134,11 +134,11 @@ def _example(value: Any) -> str:
     return ("true" if value else "false") if isinstance(value, bool) else str(value)
 
 
-def event_contract(stream: BinaryIO, name: str) -> tuple[str, list[str]]:
-    """The proposed contract as YAML, and which keys it leaves out and why. Raises UsageError where no line is an event."""
+def event_contract(lines: Iterable[bytes], name: str) -> tuple[str, list[str]]:
+    """The proposed contract of lines of JSON as YAML, and which keys it leaves out and why. Raises UsageError where no line is an event."""
     keys: dict[str, _Key] = {}
     counts = Counter[str]()
-    for event in _events(stream, counts):
+    for event in _events(lines, counts):
         counts["read"] += 1
         for key, value in event.items():
             if key not in keys:
@@ -157,8 +157,8 @@ def event_contract(stream: BinaryIO, name: str) -> tuple[str, list[str]]:
     return "\n".join([*_head(name, counts, left_out), *_properties(kept, counts["read"]), ""]), left_out
 
 
-def _events(stream: BinaryIO, counts: Counter[str]) -> Iterator[dict[str, Any]]:
-    for line in stream:
+def _events(lines: Iterable[bytes], counts: Counter[str]) -> Iterator[dict[str, Any]]:
+    for line in lines:
         try:
             yield parse_json(line)
         except Refused:

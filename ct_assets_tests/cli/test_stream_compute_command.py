@@ -47,7 +47,7 @@ def test_rows_stay_in_order_and_other_columns_are_kept(tmp_path: Path) -> None:
 
 
 def test_dead_letters_are_written_with_line_reason_and_raw(tmp_path: Path) -> None:
-    raws = [b"\xff\xfe", b'{"event_id": "cut', event("01:00").payload or b"", b""]
+    raws = [b"\xff\xfe", b'{"event_id": "cut', event("01:00").payload or b"", b"[]"]
     done = run(
         Case(tmp_path), b"\n".join(raws) + b"\n", "user_id,at\n", "--dead-letters", str(tmp_path / "d.jsonl"), "--json"
     )

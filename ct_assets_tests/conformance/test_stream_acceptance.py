@@ -214,11 +214,18 @@ def test_case_19_poison_is_set_aside_and_the_rest_goes_on(engine: Any, tmp_path:
         b'{"event_id": "cut o',
         b"[1, 2]",
         b'"text"',
-        b"",
         b'{"event_id":"x","user_id":1,"event_time":"\xff"}',
     ]
     sent = [event("01:00"), *(broken(raw, "poison") for raw in poison), event("01:01")]
-    assert engine(Case(tmp_path), sent, [(1, "02:00")]) == ([{"n": 2}], [(n, "poison") for n in range(1, 7)])
+    assert engine(Case(tmp_path), sent, [(1, "02:00")]) == ([{"n": 2}], [(n, "poison") for n in range(1, 6)])
+
+
+@without_files
+@pytest.mark.case(19)
+def test_case_19_an_empty_message_of_a_topic_is_poison(engine: Any, tmp_path: Path) -> None:
+    """In a file it is a blank line, which is no message."""
+    sent = [event("01:00"), broken(b"", "poison"), event("01:01")]
+    assert engine(Case(tmp_path), sent, [(1, "02:00")]) == ([{"n": 2}], [(1, "poison")])
 
 
 @pytest.mark.case(19)
