@@ -41,7 +41,8 @@ def get(  # noqa: PLR0913 - one parameter an option
     """The values of VIEW for the entities, exact to the microsecond.
 
     Now, the online table answers, with watermark and staleness. With --at or --as-known-at the stored events answer;
-    beyond_watermark says that the moment lies beyond what is known by now.
+    beyond_watermark says that the moment lies beyond what is known by now. whole_from: events that the windows reach are
+    missing (removed before the version was made, or lost), and values are whole from then on.
     """
     from ct_assets.adapters.clock import SystemClock
     from ct_assets.adapters.postgres.connect import connect
@@ -67,6 +68,10 @@ def get(  # noqa: PLR0913 - one parameter an option
             lines.append(
                 f"{values['at']} lies beyond the watermark ({values['watermark'] or 'none yet'}): events before it may"
                 " not be in yet, so 0 is no answer"
+            )
+        if values["whole_from"] is not None:
+            lines.append(
+                f"events that these windows reach are missing: values are whole from {values['whole_from']} on"
             )
         emit(values, as_json, "\n".join(lines))
 
@@ -107,6 +112,7 @@ def check(view: str, sample: int, hours: float, as_json: bool) -> None:
         "reads": report.reads,
         "values": report.values,
         "mismatches": report.mismatches,
+        "left_out": report.left_out,
         "first": [m.__dict__ for m in report.first],
         "changed_by_late_events": changed,
     }
@@ -118,6 +124,8 @@ def check(view: str, sample: int, hours: float, as_json: bool) -> None:
         ),
         f"late events have changed {changed} of them since",
     ]
+    if report.left_out:
+        lines.append(f"{report.left_out} more reach events that retention has removed since, and were left out")
     emit(found, as_json, "\n".join(lines))
     if report.mismatches:
         raise click.exceptions.Exit(1)
@@ -154,6 +162,7 @@ def moment(text: str, option: str) -> int:
 
 
 def _online(conn: psycopg.Connection, table: OnlineTable, entities: list[Any], now: int) -> list[dict[str, Any]]:
+    from ct_assets.adapters.stream.coverage import whole_from
     from ct_assets.adapters.stream.online_reads import OnlineReads
     from ct_assets.settings import load
 
@@ -163,6 +172,7 @@ def _online(conn: psycopg.Connection, table: OnlineTable, entities: list[Any], n
         "watermark": _text(found.watermark_us),
         "staleness_seconds": None if found.staleness_us is None else found.staleness_us / 1e6,
         "is_stale": found.is_stale,
+        "whole_from": _text(whole_from(conn, table, now)),
         "definition": table.definition.hash[:12],
     }
     key = table.definition.entity
@@ -175,6 +185,7 @@ def _history(
     import polars as pl
 
     from ct_assets.adapters.storage import open_storage
+    from ct_assets.adapters.stream.coverage import whole_from
     from ct_assets.adapters.stream.snapshots import position
     from ct_assets.adapters.stream.training_frames import Request, training_frame
     from ct_assets.settings import load
@@ -189,6 +200,7 @@ def _history(
         "as_known_at": _text(known),
         "watermark": _text(watermark),
         "beyond_watermark": watermark is None or at > watermark,
+        "whole_from": _text(whole_from(conn, table, at, stored=True)),
         "definition": table.definition.hash[:12],
     }
     return [row | about for row in rows]

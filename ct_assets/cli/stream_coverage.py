@@ -1,4 +1,4 @@
-"""What `ct stream plan` and `deploy` say of stored events that the topic no longer holds.
+"""What `ct stream plan` and `deploy` say of events that a version lacks: the topic, or retention, no longer has them.
 
 What goes here: finding the topic to ask, the report and its line. What does not: counting (``adapters.stream.coverage``),
 refusing a switch (``stream_deploy``).
@@ -42,15 +42,20 @@ def topic(url: str | None) -> Iterator[EventSource | None]:
 def before_reading(
     conn: psycopg.Connection, definition: Definition, found: Plan, source: EventSource | None
 ) -> tuple[dict[str, object], list[str]]:
-    """Of a plan: what a version that is read from the topic again will lack, or lacks; fields and lines, none when every
-    event is taken from what is stored."""
-    from ct_assets.adapters.stream import state, versions
+    """Of a plan: what the version will lack, or lacks; fields and lines, no lines when it takes every event from what is
+    stored."""
+    from ct_assets.adapters.stream import coverage, state, versions
 
+    over = None if source is None else state.stream_over(conn, definition.acceptance, source.identity())
     if found.action == "switch":
-        over = None if source is None else state.stream_over(conn, definition.acceptance, source.identity())
         table = versions.find_table(conn, definition.name, definition.hash, over.stream_id if over else None)
         covered = of_table(conn, definition, table)
-        return ({}, []) if covered is None else (fields(covered), [str(covered)])
+        return (fields(covered), [] if covered.begins is None and not covered.lacking else [str(covered)])
+    if found.action == "build" and over is None:
+        over = state.find_stream(conn, versions.find_table(conn, definition.name).stream_id)
+    if found.action in ("build", "first") and over is not None:
+        covered = coverage.of_retention(conn, over, definition.max_window_us)
+        return fields(covered), covered.lacking
     if found.action != "new_stream":
         return {}, []
     covered = _of_topic(conn, state.find_stream(conn, versions.find_table(conn, definition.name).stream_id), source)
@@ -59,23 +64,35 @@ def before_reading(
     return fields(covered), [str(covered)]
 
 
-def of_table(conn: psycopg.Connection, definition: Definition, table: OnlineTable) -> Coverage | None:
-    """What a version that was read from the topic again lacks of what is stored for the one that answers; None: it is over
-    the same stored events, or over another topic."""
+def of_table(conn: psycopg.Connection, definition: Definition, table: OnlineTable) -> Coverage:
+    """What a version lacks: by what retention had removed when it was made and, where it was read from the topic again,
+    of what is stored for the one that answers."""
+    from dataclasses import replace
+
     from ct_assets.adapters.storage import open_storage
     from ct_assets.adapters.stream import coverage, state, versions
     from ct_assets.settings import load
 
+    retained = coverage.of_version(conn, table)
     old = versions.find_table(conn, definition.name).stream_id
     if old == table.stream_id:
-        return None
+        return retained
     new = state.find_stream(conn, table.stream_id)
-    return coverage.of_stream(conn, state.find_stream(conn, old), new, open_storage(load()))
+    covered = coverage.of_stream(conn, state.find_stream(conn, old), new, open_storage(load()))
+    if covered is None:
+        return retained
+    return replace(covered, removed=retained.removed, whole_from=retained.whole_from)
 
 
 def fields(covered: Coverage) -> dict[str, object]:
     """For scripts."""
-    return {"topic_begins": dict(covered.begins), "events_gone": covered.gone}
+    from ct_assets.adapters.stream.coverage import moment_text
+
+    whole = None if covered.whole_from is None else moment_text(covered.whole_from)
+    found: dict[str, object] = {"events_removed": covered.removed, "whole_from": whole}
+    if covered.begins is not None:
+        found |= {"topic_begins": dict(covered.begins), "events_gone": covered.gone}
+    return found
 
 
 def _of_topic(conn: psycopg.Connection, stream: Stream, source: EventSource | None) -> Coverage | None:

@@ -88,8 +88,8 @@ def plan(path: Path, source_url: str | None, as_json: bool) -> None:
 @click.option(
     "--yes",
     is_flag=True,
-    help="With --source: switch to the version over that topic. Without: switch to one that was read from the topic"
-    " again although stored events are missing in it or values differ.",
+    help="With --source: switch to the version over that topic. Without: switch to one that lacks events (retention has"
+    " removed them, or the topic that was read again no longer holds them) or, read again, has other values.",
 )
 @click.option("--back", is_flag=True, help="Go back to the version that answered before; no events are replayed.")
 @click.option("--no-switch", is_flag=True, help="Build and compare only.")
@@ -98,7 +98,8 @@ def deploy(path: Path, source_url: str | None, as_json: bool, **choice: bool) ->
     """Build the version beside the one that answers, compare both, switch. Workers go on; readers see one or the other.
 
     Values of aggregates that did not change must be equal in both versions, else nothing is switched (exit 1). A version
-    that was read from the topic again must also hold what is stored of the topic by now; there --yes switches all the same.
+    that was read from the topic again must also hold what is stored of the topic by now, and none may reach what retention
+    has removed; there --yes switches all the same.
     With --source the version is that of another topic, and --yes switches.
     """
     from ct_assets.streaming.definition import load_definition
@@ -230,8 +231,8 @@ def _stream(
 def _compared(
     conn: psycopg.Connection, definition: Definition, table: OnlineTable, *, refusing: bool
 ) -> dict[str, object]:
-    """What both versions say and hold. Raises CtError where that forbids a switch (``refusing``: to one that was read
-    from the topic again; over the same stored events no value may differ whatever was asked)."""
+    """What both versions say and hold. Raises CtError where that forbids a switch (``refusing``: to one that lacks events;
+    over the same stored events no value may differ whatever was asked, where none is missing)."""
     from ct_assets.adapters.clock import SystemClock
     from ct_assets.adapters.stream import deployment, versions
 
@@ -241,23 +242,24 @@ def _compared(
     say(f"{found.entities} entities: {found.equal} unchanged values equal, {found.different} differ")
     for name, (differ, of) in found.changed.items():
         say(f"  {name} changed: {differ} of {of} values differ")
-    if found.different and old.stream_id == table.stream_id:
+    covered = of_table(conn, definition, table)
+    if found.different and old.stream_id == table.stream_id and not covered.lacking:
         raise CtError(
             f"{found.different} values that should be the same differ between the versions; nothing was switched",
             hint="run with --no-switch and compare online tables; report this: it must not happen",
         )
     report = {"entities": found.entities, "equal": found.equal, "different": found.different, "changed": found.changed}
-    covered = of_table(conn, definition, table)
-    if covered is not None:
+    report |= fields(covered)
+    if covered.begins is not None or covered.lacking:
         say(str(covered))
-        report |= fields(covered)
-    lacks = [*([] if covered is None else covered.lacking)]
-    if found.different and old.stream_id != table.stream_id:
+    lacks = covered.lacking
+    if found.different:
         lacks.append(f"{found.different} values that should be the same differ between the versions")
     if lacks and refusing:
         raise CtError(
             f"{'; '.join(lacks)}; nothing was switched",
-            hint="`ct stream deploy --yes` switches all the same (--back undoes it); what expired can only be produced again",
+            hint="`ct stream deploy --yes` switches all the same (--back undoes it); what expired can only be produced again,"
+            " what retention has removed is no longer missed once windows have passed it",
         )
     return report
 

@@ -17,7 +17,7 @@ _STREAM = (
 )  # fmt: skip
 # the topic's id tells two topics of one name apart: logs in folders of one name, or a topic that was made again
 _TIMES = ("stream_id", "watermark", "staleness", "chunks", "files", "bytes", "removed_before", "topic_id")
-_VERSION = ("name", "version", "state", "answers", "stream_id", "online_bytes", "created_at")
+_VERSION = ("name", "version", "state", "answers", "stream_id", "online_bytes", "created_at", "whole_from")
 
 
 @click.command()

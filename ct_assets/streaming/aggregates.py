@@ -21,6 +21,7 @@ RESERVED = (
     "as_known_at",
     "watermark",
     "beyond_watermark",
+    "whole_from",
     "staleness_seconds",
     "is_stale",
     "definition",

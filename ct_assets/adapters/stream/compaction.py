@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING
 from ct_assets.adapters.crash import Crash, no_crash
 from ct_assets.adapters.stream.chunks import EventQuery, event_frames
 from ct_assets.adapters.stream.late import remove_late_before
+from ct_assets.adapters.stream.online import garbage_limit
+from ct_assets.adapters.stream.versions import DDL_LOCK, registered_tables
 
 if TYPE_CHECKING:
     import polars as pl
@@ -85,15 +87,20 @@ def waiting_bytes(conn: psycopg.Connection, stream: Stream) -> int:
 
 
 def remove_before(conn: psycopg.Connection, stream: Stream, before_us: int) -> int:
-    """Retention: remove chunks whose events are all before ``before_us`` and that no recovery needs; events removed.
+    """Retention: remove chunks whose events are all before ``before_us``, that no recovery needs and that no window of a
+    registered definition reaches; events removed.
 
     From then on a question that needs them is refused (``training_frames``), not answered as if nothing had happened.
+    The lock is that of making a version: one that is made before this looks keeps its events, one that is made later
+    knows what it lacks.
     """
     with conn.transaction():
-        remove_late_before(conn, stream, before_us)
+        conn.execute("select pg_advisory_xact_lock(%s)", (DDL_LOCK,))
+        unneeded = _unneeded(conn, stream)
+        remove_late_before(conn, stream, min([before_us, *(settled for _, settled in unneeded)]))
         rows = [
             row
-            for partition, settled_before in _settled(conn, stream)
+            for partition, settled_before in unneeded
             for row in conn.execute(
                 """delete from stream.chunk where stream_id = %s and partition = %s and max_event_time < %s
                    returning rows, max_event_time""",
@@ -130,6 +137,17 @@ def _settled(conn: psycopg.Connection, stream: Stream) -> list[tuple[int, int]]:
            order by partition""",
         (rules.out_of_orderness_us + rules.dedup_horizon_us, stream.stream_id),
     ).fetchall()
+
+
+def _unneeded(conn: psycopg.Connection, stream: Stream) -> list[tuple[int, int]]:
+    """Per partition the event time before which no window can be read or corrected either: what its online rows keep."""
+    tables, late = registered_tables(conn, stream), stream.acceptance.out_of_orderness_us
+    tops = conn.execute("select partition, top from stream.partition where stream_id = %s", (stream.stream_id,))
+    top = dict(tops.fetchall())
+    return [
+        (partition, min([settled, *(garbage_limit(table, top[partition] - late) for table in tables)]))
+        for partition, settled in _settled(conn, stream)
+    ]
 
 
 def _next_run(conn: psycopg.Connection, stream: Stream, partition: int, settled_before: int) -> _Run | None:

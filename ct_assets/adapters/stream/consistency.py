@@ -19,7 +19,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from ct_assets.adapters.stream.training_frames import Request, training_frame
+from ct_assets.adapters.stream.training_frames import Request, removals, training_frame
 
 if TYPE_CHECKING:
     import polars as pl
@@ -47,13 +47,17 @@ class Mismatch:
 
 @dataclass(frozen=True)
 class Report:
-    """The determinism figure: how many reads and values were recomputed, how many values differ, and the first of those."""
+    """The determinism figure: how many reads and values were recomputed, how many values differ, and the first of those.
+
+    ``left_out``: kept reads whose windows reach events that retention has removed since.
+    """
 
     definition_hash: str
     reads: int
     values: int
     mismatches: int
     first: tuple[Mismatch, ...] = ()
+    left_out: int = 0
 
 
 @dataclass(frozen=True)
@@ -124,7 +128,7 @@ def recompute(conn: psycopg.Connection, storage: Storage | None, table: OnlineTa
     A value that its view's policy made null because it was stale must be null. Memory: the reads, and the events of
     their windows; reads of one version are recomputed together.
     """
-    kept = _kept(conn, table, since_us)
+    kept, left_out = _kept(conn, table, since_us)
     first: list[Mismatch] = []
     marks: list[tuple[int, list[Mismatch]]] = []
     values = mismatches = 0
@@ -139,7 +143,7 @@ def recompute(conn: psycopg.Connection, storage: Storage | None, table: OnlineTa
         first += differing[: SHOWN - len(first)]
         marks.append((read.id, differing))
     _mark(conn, marks)
-    return Report(table.definition.hash, len(kept), values, mismatches, tuple(first))
+    return Report(table.definition.hash, len(kept), values, mismatches, tuple(first), left_out)
 
 
 def as_served(
@@ -155,11 +159,12 @@ def as_served(
     """
     import polars as pl
 
-    kept = [k for k in _kept(conn, table, since_us) if complete_to_us is None or k.at_us <= complete_to_us]
+    kept, _ = _kept(conn, table, since_us)
+    kept = [k for k in kept if complete_to_us is None or k.at_us <= complete_to_us]
     changed = {a.name: 0 for a in table.definition.aggregates}
     rows: list[tuple[int, str, str, float | None, float | None]] = []
     if kept:
-        frame = training_frame(conn, table, _labels(table, kept), Request("corrected", storage=storage))
+        frame = training_frame(conn, table, _labels(table, kept), Request("corrected", as_built=True, storage=storage))
         for read, row in zip(kept, frame.iter_rows(named=True), strict=True):
             expected = _policed(table, read, _stored_all(row))
             for name, served in read.values.items():
@@ -217,17 +222,34 @@ def _number(value: Any) -> float | None:
         return None
 
 
-def _kept(conn: psycopg.Connection, table: OnlineTable, since_us: int) -> list[_Kept]:
+def _kept(conn: psycopg.Connection, table: OnlineTable, since_us: int) -> tuple[list[_Kept], int]:
+    """The kept reads that can be recomputed, and how many cannot: their windows reach events that retention has removed.
+
+    A version that was made without those events can be recomputed without them, unless more went since.
+    """
+    removed, lacks = removals(conn, table)
     rows = conn.execute(
-        """select read_sample_id, entity, at, values, offsets, is_stale from stream.read_sample
+        """select read_sample_id, entity, at, values, offsets, is_stale,
+                  %s::bigint is null or at - %s >= %s or (%s and read_at >= d.created_at)
+           from stream.read_sample join stream.definition d on d.definition_id = %s
            where definition_hash = %s and at >= %s order by read_sample_id""",
-        (table.definition.hash, since_us),
+        (
+            removed,
+            table.definition.max_window_us,
+            removed,
+            removed is not None and lacks is not None and removed <= lacks,
+            table.definition_id,
+            table.definition.hash,
+            since_us,
+        ),
     ).fetchall()
     is_integer = table.definition.schema.column(table.definition.entity).type == "integer"
-    return [
+    kept = [
         _Kept(id_, int(entity) if is_integer else entity, at, values, json.dumps(offsets, sort_keys=True), is_stale)
-        for id_, entity, at, values, offsets, is_stale in rows
+        for id_, entity, at, values, offsets, is_stale, can_be in rows
+        if can_be
     ]
+    return kept, len(rows) - len(kept)
 
 
 def _recomputed(
@@ -239,7 +261,7 @@ def _recomputed(
         by_version.setdefault(read.version, []).append(read)
     for text, reads in by_version.items():
         version = {int(p): (v[0], v[1]) for p, v in json.loads(text).items()}
-        request = Request("corrected", version=version, storage=storage)
+        request = Request("corrected", version=version, as_built=True, storage=storage)
         frame = training_frame(conn, table, _labels(table, reads), request)
         for read, row in zip(reads, frame.iter_rows(named=True), strict=True):
             yield read, _policed(table, read, _stored_all(row))

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from ct_assets.adapters.clock import Clock, SystemClock
 from ct_assets.adapters.stream import compaction, consistency, online, versions
 from ct_assets.adapters.stream.compaction import Compacted
+from ct_assets.streaming.walk import duration_text
 
 if TYPE_CHECKING:
     import psycopg
@@ -55,6 +56,7 @@ class Tidied:
     letters_removed: int = 0
     files_removed: int = 0
     samples_removed: int = 0
+    kept_longer: str | None = None  # why events stay beyond the days of retention
 
     @property
     def sentence(self) -> str:
@@ -88,11 +90,12 @@ def tidy(  # noqa: PLR0913 - what, where, when and how
         return None
     try:
         rows = sum(_collect(conn, table, reads_back) for table in versions.ready_tables(conn, stream))
+        events, letters = _retain(conn, stream, now, rules)  # first: a file goes only when all its events may
         ripe = compaction.waiting_bytes(conn, stream) >= rules.waiting_bytes
         moved = compaction.compact(conn, stream, storage, now - rules.small_files_after) if ripe else Compacted()
-        events, letters = _retain(conn, stream, now, rules)
         files = compaction.sweep(conn, stream, storage, now - rules.orphans_after)
-        return Tidied(rows, moved, events, letters, files, consistency.forget(conn, now - rules.samples_kept))
+        samples = consistency.forget(conn, now - rules.samples_kept)
+        return Tidied(rows, moved, events, letters, files, samples, _kept_longer(conn, stream, rules))
     finally:
         if not conn.closed:
             conn.execute("select pg_advisory_unlock(%s, %s)", (_LOCK, stream.stream_id))
@@ -124,6 +127,22 @@ def _retain(conn: psycopg.Connection, stream: Stream, now: datetime, rules: Rule
     return events, letters
 
 
+def _kept_longer(conn: psycopg.Connection, stream: Stream, rules: Rules) -> str | None:
+    """The sentence for people when windows reach further back than retention; they win."""
+    tables = versions.registered_tables(conn, stream)
+    if rules.retention_days is None or not tables:
+        return None
+    table = max(tables, key=lambda t: t.definition.max_window_us)
+    needed = -online.garbage_limit(table, -stream.acceptance.out_of_orderness_us)
+    if needed <= timedelta(days=rules.retention_days) // timedelta(microseconds=1):
+        return None
+    name, longest = table.definition.name, duration_text(table.definition.max_window_us)
+    return (
+        f"CT_STREAM_RETENTION_DAYS={rules.retention_days} is less than windows of {name} need: its events are kept for"
+        f" twice its longest window ({longest}) behind the watermark"
+    )
+
+
 class Housekeeper:
     """A thread that tidies a stream now and then, from now until :meth:`close`."""
 
@@ -143,6 +162,7 @@ class Housekeeper:
         self._url, self._stream, self._storage, self._say = url, stream, storage, say
         self._reads_back, self._catching_up = reads_back, catching_up
         self._rules, self._clock = rules or Rules(), clock or SystemClock()
+        self._told: str | None = None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._work, name="stream-housekeeper", daemon=True)
         self._thread.start()
@@ -168,5 +188,10 @@ class Housekeeper:
         except Exception as error:  # noqa: BLE001 - the worker must go on; the next turn tries again
             self._say(f"housekeeping failed and is tried again: {type(error).__name__}: {str(error).strip()[:200]}")
             return
-        if done is not None and done.sentence:
+        if done is None:
+            return
+        if done.sentence:
             self._say(f"housekeeping: {done.sentence}")
+        if done.kept_longer != self._told and done.kept_longer is not None:
+            self._say(done.kept_longer)
+        self._told = done.kept_longer

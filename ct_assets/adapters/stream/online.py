@@ -190,12 +190,14 @@ def _answered(conn: psycopg.Connection, stream: Stream, definition: Definition, 
 
 
 def create(conn: psycopg.Connection, stream: Stream, definition: Definition, state: str) -> OnlineTable:
-    """Register a version and make its table and function, inside the open transaction."""
+    """Register a version and make its table and function, inside the open transaction, which holds the lock for that:
+    what retention has removed by now the version lacks, what its windows reach is kept from now on (``compaction``)."""
     name = table_name(definition, stream.stream_id)
     row = conn.execute(
-        """insert into stream.definition (name, hash, document, stream_id, table_name, state)
-           values (%s, %s, %s, %s, %s, %s) returning definition_id""",
-        (definition.name, definition.hash, document(definition), stream.stream_id, name, state),
+        """insert into stream.definition (name, hash, document, stream_id, table_name, state, lacks_before)
+           select %s, %s, %s, stream_id, %s, %s, removed_before from stream.stream where stream_id = %s
+           returning definition_id""",
+        (definition.name, definition.hash, document(definition), name, state, stream.stream_id),
     ).fetchone()
     assert row is not None
     table = table_of(row[0], stream.stream_id, definition)

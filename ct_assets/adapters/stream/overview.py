@@ -42,8 +42,17 @@ order by s.stream_id
 """
 _VERSIONS = """
 select d.name, left(d.hash, 12) as version, d.state, a.name is not null as answers, d.stream_id,
-       pg_relation_size(to_regclass(format('online.%I', d.table_name))) as online_bytes, d.created_at
-from stream.definition d left join stream.active a using (definition_id) order by d.name, d.definition_id
+       pg_relation_size(to_regclass(format('online.%I', d.table_name))) as online_bytes, d.created_at,
+       case when w.whole_from > t.top then timestamptz 'epoch' + w.whole_from * interval '1 microsecond' end as whole_from
+from stream.definition d left join stream.active a using (definition_id)
+cross join lateral (select max(top) as top from stream.partition p where p.stream_id = d.stream_id) t
+cross join lateral (
+    select max((a ->> 'window_us')::bigint + coalesce((a ->> 'hop_us')::bigint, 0))
+           + greatest(d.lacks_before, (select max(ends) from stream.accepted_loss l where l.stream_id = d.stream_id))
+           as whole_from
+    from jsonb_array_elements(d.document -> 'aggregates') as a
+) w
+order by d.name, d.definition_id
 """
 
 

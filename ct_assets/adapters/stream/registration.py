@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ct_assets.adapters.stream import deployment, online
+from ct_assets.adapters.stream import coverage, deployment, online
 from ct_assets.adapters.stream.state import find_stream, has_accepted, open_stream
 from ct_assets.adapters.stream.versions import DDL_LOCK, drop, ready_tables, registered_table
 
@@ -82,6 +82,8 @@ def first_version(
             watcher.say(f"{definition.name} is new on {stream.name}, which holds events: building it from them ...")
             built = deployment.build(conn, definition, stream, storage, watcher.folded)
             watcher.say(f"{definition.name} is built: {built.events:,} events within reach of a window")
+            for lack in coverage.of_version(conn, built.table).lacking:
+                watcher.say(f"{definition.name}: {lack}")
         return online.ensure(conn, stream, definition)
 
 

@@ -43,6 +43,7 @@ class Request:
     at: str = "at"
     known_by: int | None = None
     version: Mapping[int, tuple[int, int]] | None = None
+    as_built: bool = False  # what the version lacked when it was made it may lack here too
     storage: Storage | None = None
     with_late: bool = False
 
@@ -104,7 +105,7 @@ def _events(
 
     definition = table.definition
     stream = find_stream(conn, table.stream_id)
-    _refuse_removed(conn, table, span)
+    _refuse_removed(conn, table, span, request)
     columns = dict.fromkeys((definition.entity, definition.acceptance.event_time, *definition.columns))
     query = EventQuery(
         since=span[0] - definition.max_window_us,
@@ -128,7 +129,7 @@ def _events(
         frames.append(frame if is_most else frame.filter(pl.Series(kept(frame))))
     if request.with_late:
         frames += [late] if (late := late_events(conn, stream, query, request.storage)) is not None else []
-    _refuse_removed(conn, table, span)  # again: retention may have removed some while they were being read
+    _refuse_removed(conn, table, span, request)  # again: retention may have removed some while they were being read
     if not frames:
         return _no_events(table)
     found = pl.concat(frames)
@@ -163,18 +164,30 @@ def _chooser(table: OnlineTable, asked: pl.Series) -> Callable[[pl.DataFrame], n
     )
 
 
-def _refuse_removed(conn: psycopg.Connection, table: OnlineTable, span: tuple[int, int]) -> None:
+def _refuse_removed(conn: psycopg.Connection, table: OnlineTable, span: tuple[int, int], request: Request) -> None:
     """A window that retention has emptied must not read as if nothing had happened in it."""
     from datetime import UTC, datetime, timedelta
 
-    row = conn.execute("select removed_before from stream.stream where stream_id = %s", (table.stream_id,)).fetchone()
-    if row is None or row[0] is None or span[0] - table.definition.max_window_us >= row[0]:
+    removed, lacks = removals(conn, table)
+    if removed is None or span[0] - table.definition.max_window_us >= removed:
         return
-    first = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=row[0] + table.definition.max_window_us)
+    if request.as_built and lacks is not None and removed <= lacks:
+        return
+    first = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=removed + table.definition.max_window_us)
     raise UsageError(
         f"retention has removed events that labels of {table.definition.name} need (CT_STREAM_RETENTION_DAYS)",
         hint=f"values can be computed from {first.isoformat()} on: leave out earlier labels",
     )
+
+
+def removals(conn: psycopg.Connection, table: OnlineTable) -> tuple[int | None, int | None]:
+    """Event times before which retention has removed events by now, and had when the version was made."""
+    row = conn.execute(
+        """select s.removed_before, d.lacks_before from stream.stream s
+           left join stream.definition d on d.definition_id = %s where s.stream_id = %s""",
+        (table.definition_id, table.stream_id),
+    ).fetchone()
+    return (None, None) if row is None else row
 
 
 def _latest(span: tuple[int, int], request: Request) -> int | None:

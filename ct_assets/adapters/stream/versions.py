@@ -99,6 +99,12 @@ def ready_tables(conn: psycopg.Connection, stream: Stream, known: Sequence[Onlin
     return [have.get(row[0]) or registered_table(conn, row[0]) for row in rows]
 
 
+def registered_tables(conn: psycopg.Connection, stream: Stream) -> list[OnlineTable]:
+    """The tables of a stream in whatever state: what their windows reach must stay."""
+    rows = conn.execute("select definition_id from stream.definition where stream_id = %s", (stream.stream_id,))
+    return [registered_table(conn, row[0]) for row in rows.fetchall()]
+
+
 def registered_table(conn: psycopg.Connection, definition_id: int) -> OnlineTable:
     """The table of a version by its id."""
     row = conn.execute(

@@ -24,7 +24,7 @@ from ct_assets.streaming.oracle import Event
 from ct_assets_tests.adapters.stream import worlds
 from ct_assets_tests.adapters.stream.stores import Store
 from ct_assets_tests.adapters.stream.test_online_values import assert_values, random_events, ready
-from ct_assets_tests.adapters.stream.worlds import START, Given, H, M, Writer
+from ct_assets_tests.adapters.stream.worlds import START, Given, H, M, S, Writer
 
 LATER = dt.datetime.now(dt.UTC) + dt.timedelta(days=1)  # every chunk is old enough for a small file
 ORDER = ["_partition", "_offset"]
@@ -173,24 +173,30 @@ def test_a_damaged_file_is_noticed(conn, tmp_path: Path, storage: LocalStorage) 
 
 
 def test_retention_removes_what_is_old_and_refuses_to_read_it_as_nothing(
-    conn, tmp_path: Path, storage: LocalStorage
+    conn, tmp_path: Path, storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(compaction, "FILE_ROWS", 20)
     writer, table, events = filled(conn, tmp_path)
     compaction.compact(conn, writer.stream, storage, LATER)
     removed = compaction.remove_before(conn, writer.stream, START + 6 * H)
     rest = stored(conn, writer, storage)
     assert removed > 100
     assert len(rest) == len(events) - removed
-    compaction.sweep(conn, writer.stream, storage, LATER)
-    assert list(storage.list()) == []
+    assert compaction.sweep(conn, writer.stream, storage, LATER) > 2
+    named = {row[0] for row in conn.execute("select location from stream.chunk where location is not null")}
+    assert set(storage.list()) == named
     newest = max(e.time for e in events)
     old = pl.DataFrame({"who": [1], "at": [START + 2 * H]})
     with pytest.raises(UsageError, match="retention has removed events that labels of visits need"):
         training_frame(conn, table, old, Request(storage=storage))
     late = pl.DataFrame({"who": [1], "at": [newest + H]})
     assert training_frame(conn, table, late, Request("corrected", storage=storage)).height == 1
-    # recovery finds all it needs, also when more was asked to be removed
-    assert all(e.offset in rest["_offset"] for e in events if e.time >= newest - H)
+    # recovery and windows find all they need, also when more was asked to be removed
+    places = set(rest.select(ORDER).rows())
+    for partition in range(3):
+        reached = max(e.time for e in events if e.partition == partition) - 2 * H - 70 * S
+        assert all((partition, e.offset) in places for e in events if e.partition == partition and e.time >= reached)
+    assert removed >= sum(e.time < newest - 3 * H for e in events) - 3 * 20, "no more is kept than that and whole files"
 
 
 def test_retention_in_the_middle_of_a_read_is_noticed(
