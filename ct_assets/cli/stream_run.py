@@ -6,6 +6,7 @@ What goes here: options, wiring, what people read. What does not: the loop (``ad
 from __future__ import annotations
 
 import re
+import shlex
 import signal
 import sys
 import threading
@@ -194,11 +195,20 @@ def run_worker(settings: Settings, paths: tuple[Path, ...], source_url: str, opt
         return worker.run()
     except LostData as lost:
         _record(settings, definitions[0], source_url, lost)
+        lost.hint = _with_names(lost.hint, paths[0], source_url)
         raise
     finally:
         ended.set()
         close()
         terminator.over()
+
+
+def _with_names(hint: str | None, path: Path, source_url: str) -> str | None:
+    """A hint whose command can be used as it stands."""
+    from ct_assets.adapters.events.port import ACCEPT_LOSS
+
+    named = ACCEPT_LOSS.replace("FILE", shlex.quote(str(path))).replace("URL", shlex.quote(redact(source_url)))
+    return hint and hint.replace(ACCEPT_LOSS, named)
 
 
 def _record(settings: Settings, definition: Definition, source_url: str, lost: LostData) -> None:

@@ -17,6 +17,7 @@ _STREAM = (
 )  # fmt: skip
 # the topic's id tells two topics of one name apart: logs in folders of one name, or a topic that was made again
 _TIMES = ("stream_id", "watermark", "staleness", "chunks", "files", "bytes", "removed_before", "topic_id")
+_LOSS = ("stream_id", "partition", "from", "to", "accepted_at", "accepted_by")
 _VERSION = ("name", "version", "state", "answers", "stream_id", "online_bytes", "created_at", "whole_from")
 
 
@@ -30,15 +31,17 @@ def status(as_json: bool) -> None:
     from ct_assets.settings import load
 
     with connect(prepared_url(load(), "stream"), autocommit=True) as conn:
-        streams, definitions = overview.streams(conn), overview.definitions(conn)
+        streams, definitions, losses = overview.streams(conn), overview.definitions(conn), overview.losses(conn)
     if as_json:
-        emit({"streams": _plain(streams), "definitions": _plain(definitions)}, True)
+        emit({"streams": _plain(streams), "definitions": _plain(definitions), "losses": _plain(losses)}, True)
         return
     if not streams:
         emit(None, False, "no stream yet: `ct stream run` makes one")
         return
     shown = [row | {"state": _state(row), "staleness": _seconds(row["staleness_seconds"])} for row in streams]
     parts = [("Streams", shown, _STREAM), ("Time and storage", shown, _TIMES), ("Definitions", definitions, _VERSION)]
+    if losses:
+        parts.append(("Offsets [from, to) that were lost unread and given up", losses, _LOSS))
     emit(None, False, "\n\n".join(f"{title}\n{table(_readable(rows), columns)}" for title, rows, columns in parts))
 
 

@@ -148,6 +148,9 @@ class LostData(SourceError):
     """What the state needs next is no longer there. Nothing may go on by itself: a person decides."""
 
 
+ACCEPT_LOSS = "ct stream accept-loss --definition FILE --source URL"
+
+
 class OffsetOutOfRange(LostData):
     """F47: retention deleted messages that were never read."""
 
@@ -157,8 +160,8 @@ class OffsetOutOfRange(LostData):
         super().__init__(
             f"partition {partition}: offset {committed} is next, but the topic begins at {available_from}: "
             f"{available_from - committed} offsets [{committed}, {available_from}) were deleted unread",
-            hint="restore them from a backup, or accept the loss by starting this partition at its beginning; "
-            "then raise the topic's retention (retention.ms, retention.bytes)",
+            hint=f"restore them from a backup; or see what is lost in all partitions with `{ACCEPT_LOSS}`, and give it up"
+            " with --yes; then raise the topic's retention (retention.ms, retention.bytes)",
         )
 
 
@@ -183,7 +186,8 @@ class LogTruncated(LostData):
         self.partition, self.committed, self.end = partition, committed, end
         super().__init__(
             f"partition {partition}: offsets [{end}, {committed}) were read and are no longer in the log, which ends at {end}",
-            hint="the state holds events that the log has lost: rebuild from the log, or keep them and start at its end",
+            hint="the state holds events that the log has lost: bring back the replica or backup that has them and start again;"
+            " or copy what is left to a new topic and move there: `ct stream deploy --definition FILE --source URL` says how",
         )
 
 

@@ -90,7 +90,13 @@ def of_stream(conn: psycopg.Connection, old: Stream, new: Stream, storage: Stora
     ).fetchone()
     assert unread is not None
     found = of_topic(conn, old, begins, storage)
-    return Coverage(begins, found.gone, unread[0])
+    given_up = conn.execute(
+        "select partition, first_offset, next_offset from stream.accepted_loss where stream_id = %s", (new.stream_id,)
+    ).fetchall()
+    lost = sum(
+        _before(conn, old, p, end, storage) - _before(conn, old, p, first, storage) for p, first, end in given_up
+    )
+    return Coverage(begins, found.gone + lost, unread[0])
 
 
 def of_retention(conn: psycopg.Connection, stream: Stream, window_us: int, lacks_before: int | None = None) -> Coverage:

@@ -55,6 +55,11 @@ cross join lateral (
 order by d.name, d.definition_id
 """
 
+_LOSSES = """
+select stream_id, partition, first_offset as "from", next_offset as "to", accepted_at, accepted_by
+from stream.accepted_loss order by stream_id, partition, first_offset
+"""
+
 
 def streams(conn: psycopg.Connection) -> list[dict[str, Any]]:
     """One dict a stream: counts since its beginning, watermark, staleness (None: never fed), what is stored where."""
@@ -64,6 +69,11 @@ def streams(conn: psycopg.Connection) -> list[dict[str, Any]]:
 def definitions(conn: psycopg.Connection) -> list[dict[str, Any]]:
     """One dict a version of a definition, and whether it answers."""
     return _rows(conn, _VERSIONS)
+
+
+def losses(conn: psycopg.Connection) -> list[dict[str, Any]]:
+    """One dict a range of offsets that a topic deleted unread and that somebody gave up (`ct stream accept-loss`)."""
+    return _rows(conn, _LOSSES)
 
 
 def workers(conn: psycopg.Connection) -> list[str]:
