@@ -152,6 +152,18 @@ def champion(conn: psycopg.Connection, model: str) -> Champion | None:
     return Champion(*row) if row else None
 
 
+def reading(conn: psycopg.Connection, definition: str, hash_: str) -> list[tuple[str, int]]:
+    """(model, version) of the champions that were trained with this version of a definition and read no other."""
+    if conn.execute("select to_regclass('ledger.champion')").fetchone() == (None,):
+        return []
+    rows = conn.execute(
+        """select model, version from ledger.champion join ledger.model_version using (model, version)
+           where (recipe #>> '{definition,name}', recipe #>> '{definition,hash}') = (%s, %s) order by model""",
+        (definition, hash_),
+    )
+    return rows.fetchall()
+
+
 @dataclass(frozen=True)
 class Leader:
     """A version that leads or has led: what is needed to ask its model."""

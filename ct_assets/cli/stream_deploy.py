@@ -1,4 +1,4 @@
-"""`ct stream plan`, `deploy` and `retire`: a changed definition beside the one that answers, then a switch.
+"""`ct stream plan` and `deploy`: a changed definition beside the one that answers, then a switch.
 
 What goes here: options and printing. What does not: building and switching (``adapters.stream.deployment``, ``versions``).
 """
@@ -164,39 +164,13 @@ def _next(found: Plan) -> str:
     return _NEXT[found.action].format(topic=found.topic)
 
 
-@click.command()
-@click.option("--view", "name", required=True, help="Name of the definition.")
-@click.option("--version", "hash_", required=True, help="Hash of the version, or its beginning (`ct stream status`).")
-@click.option("--yes", is_flag=True, help="Do it; without, only say what would be done.")
-@JSON
-def retire(name: str, hash_: str, yes: bool, as_json: bool) -> None:
-    """Drop the online table of a version that no longer answers; its events stay, so it can be deployed again.
-
-    A model or Feast view that is pinned to the version cannot read it online any more.
-    """
-    from ct_assets.adapters.stream import versions
-    from ct_assets.cli.stream_sync import twins
-
-    with _connection() as conn:
-        table = versions.find_table(conn, name, hash_, answering_first=False)
-        full = table.definition.hash
-        if any(v.is_active for v in versions.listed(conn, name) if v.definition_id == table.definition_id):
-            raise UsageError(f"version {full[:12]} of {name} answers now", hint="switch to another first")
-        if yes:
-            copies = [twin.place(conn, table) for twin in twins(conn, table.stream_id)]
-            versions.retire(conn, name, full)
-            for copy in copies:
-                copy.sweep(None)
-    done = "is dropped" if yes else "would be dropped: say --yes"
-    emit({"name": name, "hash": full, "retired": yes}, as_json, f"{name}: the online table of {full[:12]} {done}")
-
-
 def _made(
     conn: psycopg.Connection, definition: Definition, found: Plan, source: SourceIdentity | None
 ) -> OnlineTable | None:
     """The version's table, ready; None when there is nothing to compare with or to switch to."""
     from ct_assets.adapters.storage import open_storage
     from ct_assets.adapters.stream import deployment, versions
+    from ct_assets.adapters.stream.registration import Watcher, alone
     from ct_assets.settings import load
 
     if found.action in ("nothing", "first"):
@@ -205,10 +179,10 @@ def _made(
     if found.action == "switch":
         return versions.find_table(conn, definition.name, definition.hash, stream.stream_id if stream else None)
     if stream is not None:
-        with working("replaying the stored events, if there are any"):
+        with working("replaying the stored events, if there are any"), alone(conn, definition.name, Watcher(say)):
             table = deployment.register_elsewhere(conn, stream, definition, open_storage(load()))
         return table if found.action == "build" else None
-    with working("replaying the stored events"):
+    with working("replaying the stored events"), alone(conn, definition.name, Watcher(say)):
         built = deployment.build(conn, definition, storage=open_storage(load()))
     say(f"{built.events} events folded; commits waited {built.locked_seconds * 1e3:.0f} ms")
     return built.table

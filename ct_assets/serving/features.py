@@ -118,7 +118,10 @@ class PinnedFeatures:
             asked = [{self.entity: entity} for entity in entities]
             rows = self._store.get_online_features(refs, asked).to_dict() if asked else {name: [] for name in columns}
         except Exception as error:  # whatever Feast or the driver throws
-            raise FeaturesAway(f"features of {self.definition} cannot be read ({type(error).__name__})") from error
+            raise FeaturesAway(
+                f"features of {self.definition} cannot be read ({type(error).__name__})",
+                hint="the server's log has the cause; `ct doctor` examines the databases",
+            ) from error
         frame = pl.DataFrame({name: pl.Series(rows[name], dtype=pl.Float64, strict=False) for name in columns})
         return FeatureRows(frame, fresh)
 
@@ -132,9 +135,15 @@ class PinnedFeatures:
         try:
             watermark, fresh = self._with_connection(lambda conn: self._progress(conn, judged_by))
         except UsageError as error:
-            raise FeaturesAway(f"the table of this version of {self.definition} is gone") from error
+            raise FeaturesAway(
+                f"the table of this version of {self.definition} is gone",
+                hint=f"`ct stream deploy --no-switch` with the definition file of version {self.hash[:12]} builds it again;"
+                " or promote a model that was trained with the version that answers",
+            ) from error
         except (psycopg.Error, CtError) as error:
-            raise FeaturesAway("the stream database is away") from error
+            raise FeaturesAway(
+                "the stream database is away", hint="`ct doctor` examines it; scores come back with it"
+            ) from error
         staleness = None if fresh is None else max(at - fresh, 0)
         stale = None
         if definition.freshness_us is not None:

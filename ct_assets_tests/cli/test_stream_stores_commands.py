@@ -23,7 +23,8 @@ from ct_assets.adapters.stream import online, state
 from ct_assets.adapters.stream.redis_sync import Twin
 from ct_assets.cli.dead_letter import dead_letter
 from ct_assets.cli.features import features
-from ct_assets.cli.stream_deploy import deploy, plan, readable, retire
+from ct_assets.cli.stream_deploy import deploy, plan, readable
+from ct_assets.cli.stream_retire import retire
 from ct_assets.cli.stream_status import status
 from ct_assets.cli.stream_sync import sync
 from ct_assets.errors import CtError
@@ -312,7 +313,7 @@ def test_an_old_version_is_retired_only_with_yes_and_never_the_one_that_answers(
     assert "answers now" in str(found.exception)
     as_json(deploy, "--definition", new)
     assert as_json(retire, "--view", "visits", "--version", old[:8]) == [
-        {"name": "visits", "hash": old, "retired": False}
+        {"name": "visits", "hash": old, "retired": False, "champions": []}
     ]
     assert len(as_json(status)[0]["definitions"]) == 2
     as_json(retire, "--view", "visits", "--version", old[:8], "--yes")

@@ -33,6 +33,7 @@ from ct_assets.adapters.postgres.migrate import migrate
 from ct_assets.adapters.postgres.server import Server
 from ct_assets.adapters.propensity import MODEL, PropensityJob, load_version, retrain_propensity
 from ct_assets.adapters.storage import LocalStorage
+from ct_assets.adapters.stream import versions
 from ct_assets.sampling.arrivals import ArrivalOptions, arrive
 from ct_assets.sampling.shoppers import ShopOptions
 from ct_assets_tests.adapters.stream_worker.world import DEFINITION, Truth, World, fill, truth_of
@@ -257,6 +258,43 @@ def test_a_new_version_of_the_definition_does_not_reach_the_model(shop: Shop, se
         subprocess.run([*deploy, "--back"], env=environ, check=True, capture_output=True)
 
 
+def test_a_version_that_the_model_reads_is_not_retired_and_one_that_went_is_named_with_what_brings_it_back(
+    shop: Shop, served: Served, tmp_path: Path
+) -> None:
+    shutil.copytree(DEFINITION.parents[1], tmp_path / "shop")
+    changed = tmp_path / "shop/streams" / DEFINITION.name
+    changed.write_text(
+        changed.read_text().replace("clicks_5m, function: count, window: 5m", "clicks_5m, function: count, window: 2h")
+    )
+    environ = {**os.environ, "CT_HOME": str(shop.world.home), "CT_DATABASE_URL": shop.world.url}
+
+    def ct(*words: str, code: int = 0) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "ct_assets.cli", "stream", *words], env=environ, capture_output=True, text=True
+        )
+        assert done.returncode == code, done.stderr
+        return done.stdout + done.stderr
+
+    hash_ = shop.truth.definition.hash
+    ct("deploy", "--definition", str(changed))
+    try:
+        said = ct("retire", "--view", "user_activity", "--version", hash_, "--yes", code=1)
+        assert f"of {MODEL} leads and reads version {hash_[:12]} of user_activity" in said
+        assert served.score(shop.users[:1])[0] == 200
+        with connect(shop.world.url, autocommit=True) as conn:  # as somebody may do all the same
+            versions.retire(conn, "user_activity", hash_)
+        gone = (
+            "the table of this version of user_activity is gone"  # for two seconds the driver's error is all there is
+        )
+        code, answer = served.until(lambda: (found := served.score([1]))[1].get("error") == gone and found)
+        assert code == 503
+        assert f"`ct stream deploy --no-switch` with the definition file of version {hash_[:12]}" in answer["hint"]
+        ct("deploy", "--no-switch", "--definition", str(DEFINITION))
+        served.until(lambda: served.score(shop.users[:1])[0] == 200)
+    finally:
+        ct("deploy", "--definition", str(DEFINITION))
+
+
 def test_survives_a_promotion_and_a_stop_of_the_database_in_between(shop: Shop, served: Served) -> None:
     second = retrain_propensity(shop.world.url, shop.world.url, shop.storage, PropensityJob("second", seed=8))
     assert not second.promoted  # a seed alone makes no better model
@@ -286,6 +324,7 @@ def test_survives_a_promotion_and_a_stop_of_the_database_in_between(shop: Shop, 
     code, answer = served.score(shop.users[:5])
     assert code == 503
     assert answer["error"] == "the stream database is away"
+    assert "ct doctor" in answer["hint"]
     assert served.get("/healthz") == (200, {"status": "alive"})
     assert served.get("/readyz")[0] == 503
     state = served.until(lambda: (s := served.get("/status")[1])["model"]["is_stale"] and s)

@@ -123,7 +123,11 @@ def ensure(conn: psycopg.Connection, stream: Stream, definition: Definition) -> 
         if found is None and active is not None:
             raise _answered(conn, stream, definition, active)
         if found is not None and found[1] != "ready":
-            hint = "wait for the deployment that builds it" if found[1] == "building" else "deploy it again"
+            hint = (
+                "wait for the deployment that builds it; `ct stream deploy` begins one again that was ended"
+                if found[1] == "building"
+                else "deploy it again"
+            )
             raise UsageError(f"this version of {definition.name} is {found[1]}", hint=hint)
         if found is not None:
             table = table_of(found[0], stream.stream_id, definition)

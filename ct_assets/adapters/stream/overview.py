@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ct_assets.adapters.stream.versions import is_being_built
+
 if TYPE_CHECKING:
     import psycopg
 
@@ -67,8 +69,13 @@ def streams(conn: psycopg.Connection) -> list[dict[str, Any]]:
 
 
 def definitions(conn: psycopg.Connection) -> list[dict[str, Any]]:
-    """One dict a version of a definition, and whether it answers."""
-    return _rows(conn, _VERSIONS)
+    """One dict a version of a definition, and whether it answers. ``state``: ready, building, or abandoned: nobody builds
+    it any more."""
+    rows = _rows(conn, _VERSIONS)
+    for row in rows:
+        if row["state"] == "building" and not is_being_built(conn, row["name"]):
+            row["state"] = "abandoned"
+    return rows
 
 
 def losses(conn: psycopg.Connection) -> list[dict[str, Any]]:

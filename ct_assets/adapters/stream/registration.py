@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ct_assets.adapters.stream import coverage, deployment, online
 from ct_assets.adapters.stream.state import find_stream, has_accepted, open_stream
-from ct_assets.adapters.stream.versions import DDL_LOCK, drop, ready_tables, registered_table
+from ct_assets.adapters.stream.versions import BUILD_LOCK, DDL_LOCK, drop, ready_tables, registered_table
 
 if TYPE_CHECKING:
     import psycopg
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from ct_assets.adapters.stream.records import Stream
     from ct_assets.streaming.definition import Definition
 
-_FIRST_LOCK = 7_236_014  # class of the advisory locks; the key is the definition's name
 _LOOK_SECONDS = 0.2
 _TOLD_EVERY = 5_000_000  # events
 
@@ -77,7 +76,7 @@ def first_version(
     """
     if not _is_to_build(conn, stream, definition):
         return online.ensure(conn, stream, definition)
-    with _alone(conn, definition.name, watcher):
+    with alone(conn, definition.name, watcher):
         if _is_to_build(conn, stream, definition):
             watcher.say(f"{definition.name} is new on {stream.name}, which holds events: building it from them ...")
             built = deployment.build(conn, definition, stream, storage, watcher.folded)
@@ -160,9 +159,9 @@ def _is_to_build(conn: psycopg.Connection, stream: Stream, definition: Definitio
 
 
 @contextmanager
-def _alone(conn: psycopg.Connection, name: str, watcher: Watcher) -> Iterator[None]:
-    """Hold the lock of a name on this session (it goes with the process)."""
-    key = (_FIRST_LOCK, name)
+def alone(conn: psycopg.Connection, name: str, watcher: Watcher) -> Iterator[None]:
+    """Hold the lock of a name on this session (it goes with the process): whoever builds a version of it does."""
+    key = (BUILD_LOCK, name)
     while conn.execute("select pg_try_advisory_lock(%s, hashtext(%s))", key).fetchone() != (True,):
         watcher.beat()
         time.sleep(_LOOK_SECONDS)

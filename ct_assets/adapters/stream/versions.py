@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _ROWS_AT_ONCE = 200_000
 DDL_LOCK = 7_236_010
+BUILD_LOCK = 7_236_014  # class of the advisory locks that builds hold; the key is the definition's name
 
 
 class SwitchRefused(CtError):
@@ -57,22 +58,24 @@ def find_table(
     hash_: str | None = None,
     stream_id: int | None = None,
     *,
-    answering_first: bool = True,
+    retiring: bool = False,
 ) -> OnlineTable:
     """The version that answers under a name, or the one of a hash (or its beginning). Raises UsageError.
 
     One definition may be registered over several topics: of those the one of ``stream_id``, else the one that answers
-    (or does not, with ``answering_first`` False).
+    (or does not, when it is for ``retiring``; then one that was not built to its end is found too).
     """
     row = conn.execute(
         """select d.definition_id, d.stream_id, d.document from stream.definition d
            left join stream.active a using (definition_id)
-           where d.name = %s and d.state <> 'building' and (case when %s::text is null then a.name is not null else starts_with(d.hash, %s) end)
+           where d.name = %s and (%s or d.state <> 'building')
+             and (case when %s::text is null then a.name is not null else starts_with(d.hash, %s) end)
              and (%s::integer is null or d.stream_id = %s)
            order by (a.name is null) = %s, d.definition_id desc limit 1""",
-        (name, hash_, hash_ or "", stream_id, stream_id, answering_first),
+        (name, retiring, hash_, hash_ or "", stream_id, stream_id, not retiring),
     ).fetchone()
     if row is None:
+        _refuse_unfinished(conn, name, hash_)
         names = sorted({v.name for v in listed(conn)})
         if hash_ and name in names:
             raise _no_version(conn, name, hash_)
@@ -80,6 +83,35 @@ def find_table(
         near = did_you_mean(name, names) or (f"there are: {', '.join(names)}" if names else "no definition ran yet")
         raise UsageError(f"no online table {name!r}{version}", hint=f"{near}; `ct stream run` makes one")
     return online.table_of(row[0], row[1], from_document(row[2]))
+
+
+def _refuse_unfinished(conn: psycopg.Connection, name: str, hash_: str | None) -> None:
+    """Raise UsageError when the version that is asked for is there and not built to its end."""
+    found = [v for v in listed(conn, name) if v.state == "building" and v.hash.startswith(hash_ or "")]
+    if not found:
+        return
+    if is_being_built(conn, name):
+        raise UsageError(
+            f"{name} is being built from the stored events and does not answer yet",
+            hint="`ct stream status` says when it is ready",
+        )
+    short = _short(found[-1].hash)
+    raise UsageError(
+        f"version {short} of {name} was not built to its end: whoever built it ended or was killed",
+        hint="`ct stream run` or `ct stream deploy` with its definition begins again;"
+        f" `ct stream retire --view {name} --version {short} --yes` removes it",
+    )
+
+
+def is_being_built(conn: psycopg.Connection, name: str) -> bool:
+    """Whether somebody builds a version of this name now."""
+    row = conn.execute(
+        """select exists (select from pg_locks where locktype = 'advisory' and granted and objsubid = 2
+               and database = (select oid from pg_database where datname = current_database())
+               and classid::bigint = %s and objid::bigint = hashtext(%s)::bigint & 4294967295)""",
+        (BUILD_LOCK, name),
+    ).fetchone()
+    return row == (True,)
 
 
 def _no_version(conn: psycopg.Connection, name: str, hash_: str) -> UsageError:
@@ -172,12 +204,13 @@ def previous(conn: psycopg.Connection, name: str) -> OnlineTable | None:
 
 
 def retire(conn: psycopg.Connection, name: str, hash_: str) -> None:
-    """Drop a version's table; its events stay. Raises UsageError for the one that answers.
+    """Drop a version's table; its events stay. Raises UsageError for the one that answers, or that is being built.
 
     The partitions are locked for that moment: a commit that already knows the table would find it gone.
     """
-    table = find_table(conn, name, hash_, answering_first=False)
+    table = find_table(conn, name, hash_, retiring=True)
     with conn.transaction():
+        _refuse_while_built(conn, table)
         conn.execute("select pg_advisory_xact_lock(%s)", (DDL_LOCK,))
         conn.execute(
             "select from stream.partition where stream_id = %s order by partition for no key update", (table.stream_id,)
@@ -186,6 +219,18 @@ def retire(conn: psycopg.Connection, name: str, hash_: str) -> None:
             raise UsageError(f"version {_short(hash_)} of {name} answers now", hint="switch to another first")
         conn.execute("update stream.active set previous_id = null where previous_id = %s", (table.definition_id,))
         drop(conn, table)
+
+
+def _refuse_while_built(conn: psycopg.Connection, table: OnlineTable) -> None:
+    """Of a version that is not ready: hold the lock of builds until the open transaction ends, or raise UsageError."""
+    name = table.definition.name
+    row = conn.execute(
+        "select state from stream.definition where definition_id = %s", (table.definition_id,)
+    ).fetchone()
+    if row != ("building",):
+        return
+    if conn.execute("select pg_try_advisory_xact_lock(%s, hashtext(%s))", (BUILD_LOCK, name)).fetchone() != (True,):
+        raise UsageError(f"{name} is being built now", hint="end the process that builds it, or wait for it")
 
 
 def _short(hash_: str | None) -> str:
