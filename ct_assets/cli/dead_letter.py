@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -147,8 +148,25 @@ def replay(  # noqa: PLR0913 - one parameter an option
             emit(value | {"outcomes": outcomes}, as_json, f"{each.label}: {_told(outcomes)}")
         if not found and not as_json:
             emit(None, False, "nothing to replay")
+        _tell_of_others(conn, found, chosen)
     if dead:
         raise click.exceptions.Exit(1)
+
+
+def _tell_of_others(conn: psycopg.Connection, taken: Sequence[tuple[Stream, Definition]], chosen: Chosen) -> None:
+    """Letters of an earlier version of the contract, over a topic whose stream was taken, are left alone: say so."""
+    from ct_assets.adapters.stream.letter_streams import is_alike, streams_of
+
+    numbers = {stream.stream_id for stream, _ in taken}
+    for stream, _ in [] if chosen.stream is not None else streams_of(conn, chosen):
+        place = (stream.name, stream.topic_key)
+        over = any((s.name, s.topic_key) == place and is_alike(stream, d) for s, d in taken)
+        if over and stream.stream_id not in numbers:
+            click.echo(
+                f"{stream.label}, run by another version of the contract, has letters too:"
+                f" `ct dead-letter replay --stream {stream.stream_id}` takes them",
+                err=True,
+            )
 
 
 def _told(outcomes: Counter[str]) -> str:
@@ -174,7 +192,7 @@ def _definitions(conn: psycopg.Connection, path: Path | None, chosen: Chosen) ->
 
     found: dict[int, tuple[Stream, Definition]] = {}
     for definition in [_load(path)] if path is not None else _installed(conn, chosen):
-        for stream in find_streams(conn, definition, chosen.stream):
+        for stream in find_streams(conn, definition, chosen):
             found.setdefault(stream.stream_id, (stream, definition))  # several definitions of one stream judge alike
     return [found[number] for number in sorted(found)]
 

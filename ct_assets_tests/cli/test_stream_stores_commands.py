@@ -232,6 +232,20 @@ def test_a_refused_replay_stores_nothing_of_any_stream(folder: Path, pg_url: str
     assert done["outcomes"] == {"accepted": 1}
 
 
+def test_letters_of_an_earlier_contract_wait_for_their_number(folder: Path, pg_url: str) -> None:
+    """The topic is read by the changed contract already, which has judged them: the old stream's stay unless it is named."""
+    contract, new = folder / "new/c.odcs.yaml", folder / "new/visits.yaml"
+    contract.write_text(contract.read_text().replace("string}", "string, enum: [a, b]}", 1))
+    with connect(pg_url, autocommit=True) as conn:
+        state.open_stream_beside(conn, state.find_stream(conn, 1), load_definition(new).acceptance)
+    found = CliRunner().invoke(dead_letter, ["replay", "--definition", str(new)])
+    assert (found.exit_code, found.stdout) == (0, "visits (log://visits, stream 2): nothing to replay\n")
+    assert "visits (log://visits, stream 1), run by another version of the contract, has letters too" in found.stderr
+    assert "`ct dead-letter replay --stream 1`" in found.stderr
+    (named,) = as_json(dead_letter, "replay", "--definition", str(new), "--stream", "1", code=1)
+    assert (named["stream_id"], named["outcomes"]) == (1, {"poison": 1})
+
+
 def test_a_replay_without_a_definition_asks_for_the_file_that_no_pipeline_has(folder: Path) -> None:
     found = CliRunner().invoke(dead_letter, ["replay"])
     assert isinstance(found.exception, CtError)

@@ -30,30 +30,31 @@ def check_stream(conn: psycopg.Connection, chosen: str | None) -> None:
         raise UsageError(f"no stream {chosen!r}", hint=did_you_mean(chosen, names) or known)
 
 
-def find_streams(conn: psycopg.Connection, definition: Definition, chosen: str | None = None) -> list[Stream]:
+def find_streams(conn: psycopg.Connection, definition: Definition, chosen: Chosen | None = None) -> list[Stream]:
     """The streams whose letters a definition may replay: of its contract's dataset, all equal but for the contract's rules.
 
     Of one topic that is the stream of exactly this contract where there is one (it has judged every message of the topic
-    by it), else those of its earlier versions. ``chosen``, a name or number, takes any of them. Raises UsageError when it
-    is none, and when there is none at all.
+    by it), else those of its earlier versions. A ``chosen`` stream, or letters chosen by id, may be of any of them. Raises
+    UsageError when the chosen one is none, and when there is none at all.
     """
+    chosen = chosen or Chosen()
     dataset, contract = definition.schema.name, definition.schema.contract_id
     rows = conn.execute(
         """select s.stream_id, s.name, array_agg(distinct d.document -> 'contract' ->> 'id')
                filter (where d.document -> 'contract' ->> 'id' is not null)
            from stream.stream s left join stream.definition d using (stream_id) group by 1, 2 order by 1"""
     ).fetchall()
-    alike = [(s, name, ids or [contract]) for i, name, ids in rows if _is_alike(s := find_stream(conn, i), definition)]
+    alike = [(s, name, ids or [contract]) for i, name, ids in rows if is_alike(s := find_stream(conn, i), definition)]
     found = [s for s, name, ids in alike if name == dataset and contract in ids]
-    if chosen is None:
+    if chosen.stream is None and chosen.ids is None:
         exact = {s.topic_key for s in found if s.acceptance == definition.acceptance}
         found = [s for s in found if s.acceptance == definition.acceptance or s.topic_key not in exact]
-    else:
-        found = [s for s in found if chosen in (s.name, str(s.stream_id))]
+    if chosen.stream is not None:
+        found = [s for s in found if chosen.stream in (s.name, str(s.stream_id))]
     if not found:
         others = ", ".join(f"{s.label} of contract {' or '.join(ids)}" for s, _, ids in alike)
         raise UsageError(
-            f"no stream{'' if chosen is None else f' {chosen!r}'} was run with the dataset {dataset} of contract {contract}"
+            f"no stream{'' if chosen.stream is None else f' {chosen.stream!r}'} was run with the dataset {dataset} of contract {contract}"
             f" and what {definition.path} says about acceptance",
             hint=(f"alike, but of other datasets: {others}; " if others else "")
             + "`ct stream status` shows the streams, `ct dead-letter list` their letters",
@@ -61,7 +62,8 @@ def find_streams(conn: psycopg.Connection, definition: Definition, chosen: str |
     return found
 
 
-def _is_alike(stream: Stream, definition: Definition) -> bool:
+def is_alike(stream: Stream, definition: Definition) -> bool:
+    """Whether a stream was run with this acceptance, whatever the contract's rules were."""
     mine = definition.acceptance
     return replace(stream.acceptance, contract_digest=mine.contract_digest) == mine
 

@@ -18,6 +18,7 @@ import pytest
 from ct_assets.adapters.stream import dead_letters, deployment, letter_streams, online, registration, state, versions
 from ct_assets.adapters.stream.chunks import ChunkDamaged, ChunkPlace, event_frames, insert_chunk
 from ct_assets.adapters.stream.chunks import EventQuery as Query
+from ct_assets.adapters.stream.dead_letters import Chosen
 from ct_assets.adapters.stream.stored_form import StoredForm, fitted
 from ct_assets.adapters.stream.training_frames import Request, training_frame
 from ct_assets.errors import UsageError
@@ -72,7 +73,7 @@ def world(store: Store, conn: psycopg.Connection, tmp_path: Path) -> Writer:
 
 def replayed(conn: psycopg.Connection, writer: Writer, definition: Definition) -> dict[str, int]:
     decoder = fitted(conn, writer.stream, definition, JsonDecoder(definition.schema, definition.acceptance))
-    return dict(dead_letters.replay(conn, writer.stream, decoder, dead_letters.Chosen(), NOW).outcomes)
+    return dict(dead_letters.replay(conn, writer.stream, decoder, Chosen(), NOW).outcomes)
 
 
 def came_back() -> Event:
@@ -270,7 +271,8 @@ def test_of_one_topic_the_stream_of_exactly_this_contract_is_meant(conn: psycopg
     assert letter_streams.find_streams(conn, newer) == [old, elsewhere]
     new = state.open_stream_beside(conn, old, newer.acceptance)
     assert letter_streams.find_streams(conn, newer) == [elsewhere, new]
-    assert letter_streams.find_streams(conn, newer, str(old.stream_id)) == [old]
-    assert letter_streams.find_streams(conn, newer, "visits") == [old, elsewhere, new]
+    assert letter_streams.find_streams(conn, newer, Chosen(str(old.stream_id))) == [old]
+    assert letter_streams.find_streams(conn, newer, Chosen("visits")) == [old, elsewhere, new]
+    assert letter_streams.find_streams(conn, newer, Chosen(ids=(1,))) == [old, elsewhere, new]
     with pytest.raises(UsageError, match="no stream '9' was run"):
-        letter_streams.find_streams(conn, newer, "9")
+        letter_streams.find_streams(conn, newer, Chosen("9"))
