@@ -1,7 +1,7 @@
 """SQL that adds doubles as the oracle does: from left to right, and beyond the largest double lies infinity, no error.
 
 What goes here: sum, avg, var and std of an array of doubles. What does not: which doubles (``online_query``), the
-functions for arrays with very large ones (migration 0005).
+functions for arrays with very large ones (migration 0007).
 
 PostgreSQL's arithmetic raises where IEEE 754 gives an infinity, or a 0 for a number too small; one user's doubles would
 end the read of all who are asked with him. So arrays with a large double go to functions that look before each step,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from alembic import op  # noqa: TID253 - only alembic itself loads this file
 
-revision = "0005"
-down_revision = "0004"
+revision = "0007"
+down_revision = "0006"
 
 
 def upgrade() -> None:
