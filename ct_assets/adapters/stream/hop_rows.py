@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ct_assets.adapters.stream.chunks import EventQuery, event_frames
+from ct_assets.adapters.stream.coverage import moment_text
 from ct_assets.adapters.stream.snapshots import position
 from ct_assets.adapters.stream.state import find_stream
+from ct_assets.adapters.stream.training_frames import removals
 from ct_assets.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,8 +32,9 @@ def emitted(
     """Frames of entity, window_end and aggregates, for the windows that end in ``(since, until]`` and are complete.
 
     A window is complete when the stream's completeness (all partitions; ``now`` says which are idle) has reached its end.
-    ``since`` None: from the first event; ``until`` None: up to completeness. Late events that came since are in the
-    values. Times in microseconds. Raises UsageError when the definition has no ``emit``.
+    ``since`` None: from the first event, or the first window of which retention has removed none; ``until`` None: up to
+    completeness. Late events that came since are in the values. Times in microseconds. Raises UsageError when the
+    definition has no ``emit``, and when retention has removed events of a window that is asked for.
     """
     import polars as pl
 
@@ -45,7 +48,8 @@ def emitted(
     if complete is None or first is None:
         return
     end = complete if span[1] is None else min(span[1], complete)
-    begin = first - 1 if span[0] is None else max(span[0], first - 1)
+    begin = max(first, _whole_from(conn, table, span[0])) - 1
+    begin = begin if span[0] is None else max(span[0], begin)
     columns = tuple(dict.fromkeys((definition.entity, definition.acceptance.event_time, *definition.columns)))
     stream = find_stream(conn, table.stream_id)
     while begin < end:
@@ -57,10 +61,18 @@ def emitted(
         begin = until
 
 
-def _together(hops, definition, frames, span):
-    import polars as pl
-
-    return hops(definition, pl.concat(frames), *span)
+def _whole_from(conn: psycopg.Connection, table: OnlineTable, since: int | None) -> int:
+    """The first end of a window that retention has left whole. Raises UsageError when windows before it are asked for."""
+    removed, _ = removals(conn, table)
+    if removed is None:
+        return -(2**62)
+    whole = removed + table.definition.max_window_us
+    if since is not None and since + 1 < whole:
+        raise UsageError(
+            f"retention has removed events that windows of {table.definition.name} need (CT_STREAM_RETENTION_DAYS)",
+            hint=f"windows are whole that end at {moment_text(whole)} or later",
+        )
+    return whole
 
 
 def _first(conn: psycopg.Connection, table: OnlineTable) -> int | None:

@@ -199,6 +199,34 @@ def test_retention_removes_what_is_old_and_refuses_to_read_it_as_nothing(
     assert removed >= sum(e.time < newest - 3 * H for e in events) - 3 * 20, "no more is kept than that and whole files"
 
 
+def test_hops_whose_events_retention_removed_are_not_written_as_if_nothing_had_happened(
+    conn, tmp_path: Path, storage: LocalStorage
+) -> None:
+    from ct_assets.adapters.stream.hop_rows import emitted
+
+    aggregates = "  - {name: n, function: count, window: 20m}\n"
+    writer, table = ready(conn, worlds.definition(tmp_path, aggregates, more="emit: {hop: 10m}\n"))
+    events = worlds.accepted([Given(1, n * M) for n in range(6 * 60)])
+    for begin in range(0, len(events), 7):
+        writer.commit(events[begin : begin + 7])
+    now = START + 7 * H
+
+    def rows(since: int | None = None) -> set[tuple[dt.datetime, int]]:
+        frames = list(emitted(conn, table, (since, None), now, storage))
+        return set(pl.concat(frames).select("window_end", "n").rows())
+
+    before = rows()
+    assert compaction.remove_before(conn, writer.stream, START + 2 * H) > 100
+    removed = conn.execute("select removed_before from stream.stream").fetchone()[0]
+    whole = removed + 20 * M
+    kept = {row for row in before if round(row[0].timestamp() * 1e6) >= whole}
+    assert rows() == kept
+    assert 10 < len(kept) < len(before)
+    assert rows(whole - 1) == kept
+    with pytest.raises(UsageError, match="retention has removed events that windows of visits need"):
+        rows(whole - 2)
+
+
 def test_retention_in_the_middle_of_a_read_is_noticed(
     conn, tmp_path: Path, storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
