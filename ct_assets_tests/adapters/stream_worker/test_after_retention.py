@@ -19,6 +19,7 @@ import pytest
 
 from ct_assets.adapters.events.log_sink import LogSink
 from ct_assets.adapters.postgres.connect import connect
+from ct_assets.adapters.postgres.migrate import migrate
 from ct_assets_tests.adapters.stream_worker.test_moved_topic import ct
 from ct_assets_tests.adapters.stream_worker.world import World
 
@@ -198,3 +199,29 @@ def test_values_that_differ_because_history_is_gone_are_called_so(world: World, 
     done = ct(world, "deploy", "--definition", str(more), "--yes")
     assert (done["switched"], done["different"]) == (True, 3)
     counted(events, read(world, "visits"), 10, kept_from=before)
+
+
+def test_versions_of_before_the_upgrade_are_not_taken_for_whole(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CT_STREAM_RETENTION_DAYS", "3")
+    sent(world)
+    world.definition = defined(tmp_path, "visits", "12h")
+    assert world.run("--until-idle", "--max-messages", "50").returncode == 0
+    world.definition = defined(tmp_path, "second", "10d")
+    assert world.run("--until-idle").returncode == 0
+    said = {d["name"]: d["whole_from"] for d in ct(world, "status")["definitions"]}
+    assert said["second"] is not None
+    with connect(world.url) as conn:
+        conn.execute("alter table stream.definition drop column lacks_before")
+        conn.execute("drop table stream.accepted_loss")
+        conn.execute("update public.ct_schema_version set version_num = '0004'")
+        conn.execute("update stream.stream set created_at = created_at - interval '1 hour'")
+        conn.execute(
+            "update stream.definition set created_at = created_at - interval '1 hour' where name = 'visits'",
+        )
+    migrate(world.url)
+    assert {d["name"]: d["whole_from"] for d in ct(world, "status")["definitions"]} == said | {"visits": None}
+    with connect(world.url) as conn:
+        rows = conn.execute("select name, lacks_before from stream.definition order by name").fetchall()
+    assert [(name, lacks is None) for name, lacks in rows] == [("second", False), ("visits", True)]

@@ -15,3 +15,10 @@ create table stream.accepted_loss (
     primary key (stream_id, partition, first_offset),
     check (first_offset < next_offset)
 );
+
+-- Versions of before: at most what retention has removed by now of the events older than the version; one that is as old as
+-- its stream has seen all of them.
+update stream.definition d
+set lacks_before = least(s.removed_before, (extract(epoch from d.created_at) * 1000000)::bigint)
+from stream.stream s
+where s.stream_id = d.stream_id and s.removed_before is not null and d.created_at > s.created_at + interval '1 minute';
