@@ -148,7 +148,7 @@ class Soak:
         kill, start = self.services[name]
         self._append(count)
         worker = self.world.start("--no-supervise", "--max-messages", "500")
-        alive = _holds(worker)  # one that only begins may refuse to, and has nothing to live through
+        begun, alive = _until_it_holds(worker)  # one that only begins has nothing to live through
         time.sleep(self.rng.uniform(0.0, 1.2))
         kill()
         time.sleep(self.rng.uniform(0, 1))
@@ -156,7 +156,7 @@ class Soak:
         time.sleep(2 * LOOK_SECONDS)
         worker.send_signal(signal.SIGTERM)
         code, said = _ended(worker)
-        self._expect_end(code, said, name)
+        self._expect_end(code, begun + said, name)
         self.outcome.hits[name] += alive and SAYS[name] in said
 
     def _expect_end(self, code: int, said: str, what: str) -> None:
@@ -164,9 +164,14 @@ class Soak:
             self.outcome.differences.append(f"{what}: ended with {code}: {said[-300:]}")
 
 
-def _holds(worker: Any) -> bool:
-    """Wait until a worker has its partitions; False when it ended before."""
-    return any("holding partitions" in line for line in worker.stderr)
+def _until_it_holds(worker: Any) -> tuple[str, bool]:
+    """Wait until a worker has its partitions: what it said by then, and False when it ended before."""
+    said = ""
+    for line in worker.stderr:
+        said += line
+        if "holding partitions" in line:
+            return said, True
+    return said, False
 
 
 def _ended(worker: Any) -> tuple[int, str]:
