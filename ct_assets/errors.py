@@ -6,6 +6,7 @@ What does not: errors of one package (they live beside what raises them and deri
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 
 
@@ -29,6 +30,23 @@ class UsageError(CtError):
     """The command, an option or a name was wrong: exit code 2."""
 
     exit_code = 2
+
+
+# of a path that cannot be what it should: somebody must name another, or make room for this one
+_OF_PATHS = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
+_MORE_OF_PATHS = (errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)
+
+
+def wrong_path(what: str, path: object, expected: str, error: OSError) -> UsageError | None:
+    """What to say of a path that ``what`` (an option, a URL's scheme) gave; None for errors that are no fault of a path,
+    as a disk that is full."""
+    if not isinstance(error, _OF_PATHS) and error.errno not in _MORE_OF_PATHS:
+        return None
+    place = "" if error.filename is None or str(error.filename) == str(path) else f" ({error.filename})"
+    return UsageError(
+        f"{what} {path}: {(error.strerror or first_line(error)).lower()}{place}; expected {expected}",
+        hint="give another path, or make this one such",
+    )
 
 
 def first_line(error: BaseException) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from ct_assets.cli.output import emit, say, table
+from ct_assets.cli.output import emit, say, table, writing
 from ct_assets.errors import UsageError, did_you_mean
 
 
@@ -53,8 +53,9 @@ def infer(file: Path, out: Path | None, delimiter: str, encoding: str, yes: bool
     if out is None:
         click.echo(text, nl=False)
         return 0
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(text, encoding="utf-8")
+    with writing("--out", out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text, encoding="utf-8")
     then = (
         "next, a definition over it: docs/guides/streaming-own-events.md"
         if events

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import click
 
-from ct_assets.errors import UsageError
+from ct_assets.errors import UsageError, wrong_path
 from ct_assets.json_values import json_text
 
 T = TypeVar("T")
@@ -47,6 +47,18 @@ def parquet(option: str, out: Path) -> None:
     """Refuse to write Parquet into a file that is called something else. Raises UsageError."""
     if out.suffix.lower() in (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xlsx"):
         raise UsageError(f"{option} {out} would be Parquet", hint=f"call it {out.with_suffix('.parquet')}")
+
+
+@contextmanager
+def writing(option: str, path: Path, expected: str = "a path in a folder that can be written to") -> Iterator[None]:
+    """Say in words when what ``option`` names cannot be written. Raises UsageError naming option, path and cause."""
+    try:
+        yield
+    except OSError as error:
+        wrong = wrong_path(option, path, expected, error)
+        if wrong is None:
+            raise
+        raise wrong from error
 
 
 def say(message: str) -> None:

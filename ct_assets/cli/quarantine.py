@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from ct_assets.cli.output import emit, say, table, working
+from ct_assets.cli.output import emit, say, table, working, writing
 
 PIPELINE = click.option(
     "--pipeline", help="Name of the pipeline, as in its defs.yaml; not needed when there is only one."
@@ -103,7 +103,9 @@ def export(pipeline: str | None, day: dt.datetime | None, rule: str | None, out:
         if out is None:
             count = write(found, sys.stdout)
         else:
-            with out.open("w", encoding="utf-8", newline="") as stream:
+            with writing("--out", out):
+                stream = out.open("w", encoding="utf-8", newline="")
+            with stream:
                 count = write(found, stream)
     say(f"{count} rows{f' in {out}' if out else ''}")
 

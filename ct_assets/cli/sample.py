@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ct_assets.cli.output import emit, say
+from ct_assets.cli.output import emit, say, writing
 from ct_assets.errors import UsageError
 
 if TYPE_CHECKING:
     from ct_assets.sampling.arrivals import ArrivalOptions, Arrivals
+
+_FOLDER = "a folder, or a place to make one"
 
 
 @click.group()
@@ -40,7 +42,8 @@ def sales(days: int, seed: int, out: Path, products: int, start: dt.datetime, no
     except ValueError as wrong:
         raise UsageError(str(wrong)) from wrong
     others = sorted(path.name for path in out.glob("*.csv")) if out.is_dir() else []
-    truth = write_sales(out, options)
+    with writing("--out", out, _FOLDER):
+        truth = write_sales(out, options)
     stale = [name for name in others if name not in truth["files"]]
     if stale:
         say(
@@ -89,7 +92,11 @@ def events(ctx: click.Context, /, out: Path | None, url: str | None, **given: An
 
     options = _arrival_options(given, url)
     arrivals = arrive(options)
-    truth = write_events(out, arrivals, options) if out is not None else describe(arrivals, options)
+    if out is None:
+        truth = describe(arrivals, options)
+    else:
+        with writing("--out", out, _FOLDER):
+            truth = write_events(out, arrivals, options)
     if url is not None:
         _produce(url, arrivals, options.partitions)
     where = " and ".join(str(place) for place in (out, url) if place is not None)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ct_assets.cli.output import emit, keep_inputs, parquet, say
+from ct_assets.cli.output import emit, keep_inputs, parquet, say, writing
 from ct_assets.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -148,7 +148,8 @@ def score(file: Path, model: str, out: Path, as_json: bool) -> None:
         head = pl.DataFrame({key: part.entities, "score": pl.Series(part.scores, dtype=pl.Float64)})
         frames.append(head.hstack(part.features.frame).with_columns(**about))
     found = pl.concat(frames, how="vertical_relaxed") if frames else pl.DataFrame({key: [], "score": []})
-    found.write_parquet(out)
+    with writing("--out", out):
+        found.write_parquet(out)
     total: dict[str, Any] = {"file": str(file), "out": str(out), "rows": len(found), "model": model}
     total["model_version"] = follower.current.version
     emit(total, as_json, f"{len(found)} scores of {model} version {total['model_version']} are in {out}")

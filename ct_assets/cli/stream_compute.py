@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ct_assets.cli.output import emit, keep_inputs, parquet, say
+from ct_assets.cli.output import emit, keep_inputs, parquet, say, writing
 from ct_assets.errors import CtError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -64,10 +64,12 @@ def compute(  # noqa: PLR0913 (one parameter an option)
     keep_inputs({"--out": out, "--dead-letters": dead_path}, {**given, "the contract": definition.contract_path})
     parquet("--out", out)
     queries = read_queries(queries_path, definition)
+    with writing("--out", out):  # before the work
+        out.parent.mkdir(parents=True, exist_ok=True)
     events, counts = _judge_file(definition, events_path, dead_path, batch_size)
     at = queries["at"].to_physical().to_numpy()
     values = evaluate(definition, events, queries[definition.entity], at, as_known_at=at if as_known else None)
-    _replace(out, lambda part: queries.hstack(values).write_parquet(part))
+    _replace("--out", out, lambda part: queries.hstack(values).write_parquet(part))
     total = {**counts, "queries": queries.height, "out": str(out), "dead_letters_file": str(dead_path)}
     dead = ", ".join(f"{n:,} {reason}" for reason, n in counts["dead_letters"].items()) or "none"
     emit(
@@ -110,7 +112,7 @@ def _judge_file(
                 reasons.update(letter.reason for letter in found.dead)
                 dead.writelines(_letters(found, messages))
 
-    _replace(dead_path, write)
+    _replace("--dead-letters", dead_path, write)
     for what in skipped.said():
         say(f"{path}: {what}")
     counts["dead_letters"] = dict(sorted(reasons.items()))
@@ -212,10 +214,12 @@ def _moments(texts: pl.Series, path: Path) -> pl.Series:
     return pl.Series("at", found, pl.Int64).cast(pl.Datetime("us", "UTC"))
 
 
-def _replace(path: Path, write: Any) -> None:
-    """Write beside, then rename: an interrupted run leaves the old file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def _replace(option: str, path: Path, write: Any) -> None:
+    """Write beside, then rename: an interrupted run leaves the old file. Raises UsageError where nothing can be written."""
     part = path.with_name(path.name + ".part")
+    with writing(option, path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.touch()
     try:
         write(part)
         part.replace(path)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from ct_assets.cli.output import emit
+from ct_assets.cli.output import emit, writing
 
 
 @click.command()
@@ -44,7 +44,8 @@ def hops(view: str, since: str | None, until: str | None, out: Path, as_json: bo
             table = find_table(conn, view)
             for frame in emitted(conn, table, (span[0] or None, span[1] or None), now, open_storage(settings)):
                 found = frame.to_arrow()
-                writer = writer or pq.ParquetWriter(part, found.schema, compression="zstd")
+                with writing("--out", out):
+                    writer = writer or pq.ParquetWriter(part, found.schema, compression="zstd")
                 writer.write_table(found)
                 rows, last = rows + frame.height, frame["window_end"].max() or last
     finally:

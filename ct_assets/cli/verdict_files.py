@@ -14,6 +14,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ct_assets.cli.output import writing
 from ct_assets.contracts.model import DatasetSchema
 from ct_assets.ingest.judge import JudgedChunk, Judgement
 from ct_assets.ingest.verdict import FileVerdict
@@ -28,7 +29,8 @@ def judge_file(path: Path, schema: DatasetSchema, out: Path | None = None) -> Fi
         judgement = Judgement(stream, schema, name=str(path))
         if out is None:
             return judgement.exhaust()
-        out.mkdir(parents=True, exist_ok=True)
+        with writing("--out", out, "a folder, or a place to make one"):
+            out.mkdir(parents=True, exist_ok=True)
         with _Table(out / f"{path.name}.good.parquet") as good, _Table(out / f"{path.name}.quarantine.parquet") as bad:
             for chunk in judgement:
                 _write(chunk, good, bad)

@@ -31,6 +31,7 @@ from ct_assets.adapters.events.port import (
     check_range,
     position_of,
 )
+from ct_assets.errors import wrong_path
 
 if TYPE_CHECKING:
     from ct_assets.streaming.messages import Messages
@@ -222,6 +223,8 @@ def _topic(folder: Path) -> tuple[str, str]:
         found = json.loads((folder / "topic.json").read_text())
     except FileNotFoundError:
         return "", ""
+    except OSError as error:
+        raise wrong_path("log://", folder, "the folder of a log", error) or error from error
     return found["id"], found["topic"]
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from ct_assets.adapters.clock import Clock, SystemClock
 from ct_assets.adapters.events import log_segments as files
 from ct_assets.adapters.events.port import SourceError
-from ct_assets.errors import UsageError
+from ct_assets.errors import UsageError, wrong_path
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
@@ -50,8 +50,11 @@ def create_log(folder: str | Path, partitions: int = 1) -> Path:
         )
     if partitions < 1:
         raise UsageError(f"a log of {partitions} partitions", hint="expected 1 or more")
-    root.mkdir(parents=True, exist_ok=True)
-    _make_partitions(root, range(partitions))
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        _make_partitions(root, range(partitions))
+    except OSError as error:
+        raise wrong_path("log://", root, "a folder, or a place to make one", error) or error from error
     part = root / "topic.json.part"
     part.write_text(json.dumps({"id": str(uuid.uuid4()), "topic": root.name}) + "\n")
     part.replace(root / "topic.json")
