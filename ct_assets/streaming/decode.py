@@ -17,6 +17,7 @@ import numpy.typing as npt
 import polars as pl
 
 from ct_assets.contracts.model import DatasetSchema
+from ct_assets.json_values import shown
 from ct_assets.streaming.definition import Acceptance
 from ct_assets.streaming.fields import Fields
 from ct_assets.streaming.form_columns import LEAST, FormColumns
@@ -132,7 +133,7 @@ def parse_json(payload: bytes) -> dict[str, Any]:
             return found
     except (ValueError, RecursionError) as wrong:
         raise Refused("poison", f"no JSON: {str(wrong)[:200]}") from None
-    raise Refused("poison", f"no JSON object but a {type(found).__name__}")
+    raise Refused("poison", f"no JSON object but {shown(found)}")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -10,6 +10,8 @@ import zoneinfo
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 
+from ct_assets.json_values import shown
+
 _ISO = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)?(Z|z|[+-]\d\d(?::?\d\d)?)?", re.ASCII
 )
@@ -30,13 +32,13 @@ def microseconds(text: str, zone: str | None = None) -> int:
     """
     match = _ISO.fullmatch(text)
     if match is None:
-        raise NotATime(f"{text[:40]!r} is no ISO 8601 time")
+        raise NotATime(f"{shown(text[:40])} is no ISO 8601 time")
     year, month, day, hour, minute = (int(g) for g in match.groups()[:5])
     fraction = int((match.group(7) or "0")[:6].ljust(6, "0"))
     try:
         local = datetime(year, month, day, hour, minute, int(match.group(6) or 0), fraction)
     except ValueError as wrong:
-        raise NotATime(f"{text[:40]!r}: {wrong}") from None
+        raise NotATime(f"{shown(text[:40])}: {wrong}") from None
     if match.group(8) is None:
         return _zoned(local, zone, text)
     return (local.replace(tzinfo=UTC) - _EPOCH) // MICROSECOND - _offset(match.group(8), text)
@@ -48,21 +50,21 @@ def _offset(text: str, whole: str) -> int:
         return 0
     hours, minutes = int(text[1:3]), int(text[-2:]) if len(text) > 3 else 0
     if hours > 23 or minutes > 59:
-        raise NotATime(f"{whole[:40]!r}: no offset {text}")
+        raise NotATime(f"{shown(whole[:40])}: no offset {text}")
     return (-1 if text[0] == "-" else 1) * (hours * 60 + minutes) * 60_000_000
 
 
 def _zoned(local: datetime, zone: str | None, text: str) -> int:
     if zone is None:
-        raise NotATime(f"{text[:40]!r} has no offset, and the contract declares no zone")
+        raise NotATime(f"{shown(text[:40])} has no offset, and the contract declares no zone")
     info = _zone(zone)
     early, late = (local.replace(tzinfo=info, fold=fold) for fold in (0, 1))
     if early.utcoffset() != late.utcoffset():
-        raise NotATime(f"{text[:40]!r} was skipped or repeated by the clock in {zone}")
+        raise NotATime(f"{shown(text[:40])} was skipped or repeated by the clock in {zone}")
     try:
         return (early.astimezone(UTC) - _EPOCH) // MICROSECOND
     except OverflowError:
-        raise NotATime(f"{text[:40]!r} is beyond the calendar") from None
+        raise NotATime(f"{shown(text[:40])} is beyond the calendar") from None
 
 
 @lru_cache(maxsize=8)
@@ -78,4 +80,4 @@ def calendar_day(text: str) -> date:
             return date(*(int(g) for g in match.groups()))
     except ValueError:
         pass
-    raise NotATime(f"{text[:40]!r} is no day (yyyy-mm-dd)")
+    raise NotATime(f"{shown(text[:40])} is no day (yyyy-mm-dd)")

@@ -25,6 +25,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from ct_assets.contracts.model import Column, DatasetSchema
+from ct_assets.json_values import shown
 from ct_assets.streaming.definition import EARLIEST_US, LATEST_US, UNITS_OF_TIME, Acceptance
 from ct_assets.streaming.times import MICROSECOND, NotATime, calendar_day, microseconds
 
@@ -62,7 +63,7 @@ class Reading:
         time = self._time(event.get(rules.event_time))
         if isinstance(time, int) and not EARLIEST_US <= time < LATEST_US:
             raise Refused(
-                "timestamp_out_of_range", f"{rules.event_time} {event[rules.event_time]!r} is outside 2000 to 2100"
+                "timestamp_out_of_range", f"{rules.event_time} {shown(event[rules.event_time])} is outside 2000 to 2100"
             )
         if isinstance(time, str):
             raise Refused("contract", f"{rules.event_time}: {time}")
@@ -102,50 +103,51 @@ def _typed(column: Column, read: Callable[[Column, Any], Any], event: Mapping[st
 def whole(value: Any) -> int:
     """A JSON integer of any size. Raises TypeError."""
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{_shown(value)} is no integer")
+        raise TypeError(f"{shown(value)} is no integer")
     return value
 
 
 def _integer(_: Column, value: Any) -> int:
     if whole(value) not in _WHOLE_64:
-        raise ValueError(f"{_shown(value)} is beyond 64 bits")
+        raise ValueError(f"{shown(value)} is beyond 64 bits")
     return value
 
 
 def _string(_: Column, value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{_shown(value)} is no string")
+        raise TypeError(f"{shown(value)} is no string")
     if "\x00" in value:
         raise ValueError("the text holds NUL")
     return value
 
 
 def _decimal(column: Column, value: Any) -> Decimal:
+    given = value
     if isinstance(value, str) and _DECIMAL.fullmatch(value):
         value = Decimal(value)
     if isinstance(value, bool) or not isinstance(value, int | Decimal | float):
-        raise TypeError(f"{_shown(value)} is no decimal")
+        raise TypeError(f"{shown(value)} is no decimal")
     exact = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
     if not exact.is_finite() or abs(exact.adjusted()) > 60:
-        raise ValueError(f"{_shown(value)} is no decimal({column.precision},{column.scale})")
+        raise ValueError(f"{shown(given)} is no decimal({column.precision},{column.scale})")
     unscaled, rest = divmod(int(exact.scaleb(20 + column.scale, _CONTEXT)), 10**20)
     if rest or abs(unscaled) >= 10**column.precision or exact.scaleb(column.scale, _CONTEXT) != unscaled:
-        raise ValueError(f"{_shown(value)} is no decimal({column.precision},{column.scale})")
+        raise ValueError(f"{shown(given)} is no decimal({column.precision},{column.scale})")
     return Decimal(unscaled).scaleb(-column.scale, _CONTEXT)
 
 
 def _number(_: Column, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
-        raise TypeError(f"{_shown(value)} is no number")
+        raise TypeError(f"{shown(value)} is no number")
     found = float(value)
     if not math.isfinite(found):
-        raise ValueError(f"{_shown(value)} is beyond a double")
+        raise ValueError(f"{shown(value)} is beyond a double")
     return found
 
 
 def _boolean(_: Column, value: Any) -> bool:
     if not isinstance(value, bool):
-        raise TypeError(f"{_shown(value)} is neither true nor false")
+        raise TypeError(f"{shown(value)} is neither true nor false")
     return value
 
 
@@ -153,7 +155,7 @@ def _date(_: Column, value: Any) -> date:
     if isinstance(value, date) and not isinstance(value, datetime):
         return value  # Avro's logical type
     if not isinstance(value, str):
-        raise TypeError(f"{_shown(value)} is no date")
+        raise TypeError(f"{shown(value)} is no date")
     return calendar_day(value)
 
 
@@ -167,12 +169,8 @@ def _timestamp_us(value: Any, zone: str | None) -> int:
     if value is None:
         raise NotATime("absent or null")
     if not isinstance(value, str):
-        raise NotATime(f"{_shown(value)} is no ISO 8601 text")
+        raise NotATime(f"{shown(value)} is no ISO 8601 text")
     return microseconds(value, zone)
-
-
-def _shown(value: Any) -> str:
-    return repr(value)[:60]
 
 
 def _context() -> Any:

@@ -349,3 +349,44 @@ def test_frames_have_the_declared_types_also_when_empty() -> None:
         assert found.frame.schema["amount"] == pl.Decimal(12, 2)
         assert found.frame.schema["event_time"] == pl.Datetime("us", "UTC")
         assert found.frame.height == 0
+
+
+@pytest.mark.parametrize(
+    ("column", "raw", "error"),
+    [
+        ("amount", "1.505", "amount: 1.505 is no decimal(12,2)"),
+        ("amount", '"1.505"', 'amount: "1.505" is no decimal(12,2)'),
+        ("amount", "1E+400", "amount: 1E+400 is no decimal(12,2)"),
+        ("amount", "true", "amount: true is no decimal"),
+        ("amount", "[1.50, null]", "amount: [1.50, null] is no decimal"),
+        ("units", "true", "units: true is no integer"),
+        ("units", "1.0", "units: 1.0 is no integer"),
+        ("units", '"1"', 'units: "1" is no integer'),
+        ("units", "9223372036854775808", "units: 9223372036854775808 is beyond 64 bits"),
+        ("score", "false", "score: false is no number"),
+        ("score", "1e999", "score: 1E+999 is beyond a double"),
+        ("score", '{"a": {"b": [true, 0.10]}}', 'score: {"a": {"b": [true, 0.10]}} is no number'),
+        ("note", "0.10", "note: 0.10 is no string"),
+        ("note", '["\u00e9", {}]', 'note: ["\u00e9", {}] is no string'),
+        ("note", "[" * 90 + "]" * 90, "note: [[[[...]]]] is no string"),
+        ("day", "20260101", "day: 20260101 is no date"),
+        ("day", '"2026-13-01"', 'day: "2026-13-01" is no day (yyyy-mm-dd)'),
+        ("event_time", "null", "event_time: absent or null"),
+        ("event_time", "1.5", "event_time: 1.5 is no ISO 8601 text"),
+        ("event_time", '"it\'s noon"', 'event_time: "it\'s noon" is no ISO 8601 time'),
+        ("event_time", '"1999-01-01T00:00:00Z"', 'event_time "1999-01-01T00:00:00Z" is outside 2000 to 2100'),
+    ],
+)
+def test_an_error_shows_the_value_as_the_message_has_it(column: str, raw: str, error: str) -> None:
+    definition = base_definition()
+    event = {"event_id": '"e"', "user_id": "1", "event_time": '"2026-01-01T00:00:00Z"', "kind": '"click"', column: raw}
+    body = "{" + ", ".join(f'"{name}": {text}' for name, text in event.items()) + "}"
+    found = JsonDecoder(definition.schema, definition.acceptance).decode(Messages.from_values([body.encode()]))
+    assert [d.error for d in found.dead] == [error]
+
+
+@pytest.mark.parametrize("raw", ["null", "[1, 2.50]", "true", '"text"'])
+def test_what_is_no_object_is_shown_as_it_is(raw: str) -> None:
+    definition = base_definition()
+    found = JsonDecoder(definition.schema, definition.acceptance).decode(Messages.from_values([raw.encode()]))
+    assert [(d.reason, d.error) for d in found.dead] == [("poison", f"no JSON object but {raw}")]
