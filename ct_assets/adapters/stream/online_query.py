@@ -265,8 +265,9 @@ def _exact_number(aggregate: Aggregate, column: Kept, merged: str) -> str:
             return f"{total}::numeric{unit}"
         return f"case when {total}::numeric between {-(2**63)} and {2**63 - 1} then {total}::bigint end"
     n, s, q = (f"({merged})[{i}]" for i in (1, 2, 3))
+    digits = _DIGITS + (2 * column.scale if column.kind == "wide" else 0)  # the others are integers here
     if aggregate.function == "avg":
-        return f"(round({s}, {_DIGITS}) / nullif({n}, 0){unit})::double precision"
+        return f"(round({s}, {digits}) / nullif({n}, 0){unit})::double precision"
     squared = unit * 2
-    variance = f"(round({n} * {q} - {s} * {s}, {_DIGITS}) / nullif({n} * ({n} - 1), 0){squared})::double precision"
+    variance = f"(round({n} * {q} - {s} * {s}, {digits}) / nullif({n} * ({n} - 1), 0){squared})::double precision"
     return variance if aggregate.function == "var" else f"sqrt({variance})"

@@ -9,6 +9,7 @@ import random
 from decimal import Decimal
 from pathlib import Path
 
+import polars as pl
 import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -231,3 +232,24 @@ def test_another_version_of_the_name_must_be_deployed(conn, tmp_path: Path) -> N
     other = worlds.definition(tmp_path / "other", "  - {name: n, function: count, window: 6m}\n")
     with pytest.raises(UsageError, match="another version of visits answers already"):
         online.ensure(conn, writer.stream, other)
+
+
+@pytest.mark.parametrize("scale", [4, 30, 38])
+def test_the_smallest_decimals_have_the_nearest_double(
+    store: Store, conn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scale: int
+) -> None:
+    """A variance of 1e-76 has its first digit behind the 60 that were divided with."""
+    monkeypatch.setattr(worlds, "CONTRACT", worlds.CONTRACT.replace("numeric(38,4)", f"numeric(38,{scale})"))
+    monkeypatch.setitem(worlds.COLUMNS, "vast", pl.Decimal(38, scale))
+    functions = ("avg", "var", "std", "min", "max")
+    lines = [f"  - {{name: {f}_vast, function: {f}, column: vast, window: 5m}}\n" for f in functions]
+    writer, table = ready(conn, worlds.definition(tmp_path, "".join(lines)), store=store)
+    unit = Decimal(1).scaleb(-scale)
+    small = [unit, 3 * unit, 7 * unit]
+    events = worlds.accepted(
+        [Given(1, S + i, vast=x) for i, x in enumerate(small)]
+        + [Given(2, S + i, vast=x) for i, x in enumerate([*small, *[unit * (10**30 + 1)] * 4])]
+        + [Given(3, S + i, vast=x) for i, x in enumerate([unit * (10**37 + 1), -3 * unit])]
+    )
+    writer.commit(events)
+    assert_values(store, conn, table, events, [1, 2, 3], [START + M])
