@@ -19,7 +19,7 @@ import pytest
 
 from ct_assets.adapters.events.log_sink import LogSink
 from ct_assets.adapters.postgres.connect import connect
-from ct_assets.adapters.postgres.migrate import migrate
+from ct_assets.adapters.postgres.migrate import VERSIONS
 from ct_assets_tests.adapters.stream_worker.test_moved_topic import ct
 from ct_assets_tests.adapters.stream_worker.world import World
 
@@ -215,12 +215,11 @@ def test_versions_of_before_the_upgrade_are_not_taken_for_whole(
     with connect(world.url) as conn:
         conn.execute("alter table stream.definition drop column lacks_before")
         conn.execute("drop table stream.accepted_loss")
-        conn.execute("update public.ct_schema_version set version_num = '0004'")
         conn.execute("update stream.stream set created_at = created_at - interval '1 hour'")
         conn.execute(
             "update stream.definition set created_at = created_at - interval '1 hour' where name = 'visits'",
         )
-    migrate(world.url)
+        conn.execute((VERSIONS / "0005_coverage.sql").read_bytes())  # later migrations have nothing to do with it
     assert {d["name"]: d["whole_from"] for d in ct(world, "status")["definitions"]} == said | {"visits": None}
     with connect(world.url) as conn:
         rows = conn.execute("select name, lacks_before from stream.definition order by name").fetchall()
