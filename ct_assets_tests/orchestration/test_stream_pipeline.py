@@ -161,6 +161,7 @@ def test_before_the_first_worker_everything_says_so(shop: StreamPasses) -> None:
     assert [result.passed for result in stream_state(shop.installation, shop.pipeline)] == [False, False]
 
 
+@pytest.mark.case(8)
 def test_an_event_too_late_for_online_values_rebuilds_its_hour_with_it(shop: StreamPasses) -> None:
     """Case 8: a dead letter, the online value as before, and the hour's snapshot under a new data version counts it."""
     shop.finish_the_last_hour()
