@@ -145,7 +145,7 @@ def _metadata(summary: HourSummary, at: Position, dead: dict[str, int]) -> dict[
         rows = [{"reason": reason, "messages": count} for reason, count in dead.items()]
         found["dead letters by reason"] = _table(rows, ("reason", "messages"))
     if summary.delay_p50_s is not None:
-        found |= {"delay p50 s": summary.delay_p50_s, "delay p99 s": summary.delay_p99_s}
+        found |= {"delay p50 s": round(summary.delay_p50_s, 3), "delay p99 s": round(summary.delay_p99_s or 0.0, 3)}
     return found
 
 
