@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from ct_assets_tests.adapters.events.reading import PATIENCE, payloads
-from ct_assets_tests.adapters.events.worlds import ON_KAFKA, KafkaWorld, World
+from ct_assets_tests.adapters.events.worlds import ON_KAFKA, QUICK, KafkaWorld, World
 
 
 class Progress(dict[int, int]):
@@ -59,6 +62,30 @@ class Member:
             self.seen.append((p, offset, value))
             self.committed[p] = offset + 1
         self.source.commit_offsets({p: self.committed[p] for p in set(messages.partition.tolist())})
+
+
+ANOTHER_PROCESS = """
+import sys
+from pathlib import Path
+from ct_assets.adapters.events.kafka_batches import open_kafka_source
+from ct_assets.settings import KafkaSettings, Secret
+
+brokers, topic, reader, options, told = sys.argv[1:]
+source, owned = open_kafka_source(brokers, topic, KafkaSettings(reader=reader, options=Secret(options))), set()
+
+def on_assign(partitions):
+    owned.update(partitions)
+    Path(told).write_text(str(owned))
+    return dict.fromkeys(partitions, 0)
+
+def on_revoke(partitions):
+    owned.difference_update(partitions)
+    Path(told).write_text(str(owned))
+
+source.subscribe("workers", on_assign, on_revoke, on_revoke)
+while True:
+    source.poll(50, 0.05)
+"""
 
 
 def _turns(members: list[Member], until: Callable[[], bool]) -> None:
@@ -146,15 +173,27 @@ def test_a_member_that_stalls_loses_its_partitions_and_is_told(world: World) -> 
 
 
 @pytest.mark.parametrize("world", ON_KAFKA, indirect=True)
-def test_a_named_member_takes_its_place_again_after_a_kill_and_leaves_it_when_it_closes(world: World) -> None:
-    """Sessions are longer than anybody here waits."""
+def test_a_named_member_takes_its_place_again_after_a_kill_and_leaves_it_when_it_closes(
+    world: KafkaWorld, tmp_path: Path
+) -> None:
+    """Sessions are longer than anybody here waits. A process is killed: a member that is only asked no more still answers
+    the broker, and may fence the one that comes back under its name."""
     world.create(2)
     committed, named = Progress(), "session.timeout.ms=200000;group.instance.id="
-    killed, other = Member(world, committed, f"{named}a"), Member(world, committed, f"{named}b")
-    _turns([killed, other], lambda: len(killed.owned) == len(other.owned) == 1)
+    told = tmp_path / "owned"
+    arguments = [world.brokers, world.name, world.reader, f"{QUICK};{named}a", str(told)]
+    killed = subprocess.Popen([sys.executable, "-c", ANOTHER_PROCESS, *arguments])
+    try:
+        other = Member(world, committed, f"{named}b")
+        _turns(
+            [other], lambda: len(other.owned) == 1 and told.exists() and told.read_text() == str({0, 1} - other.owned)
+        )
+    finally:
+        killed.kill()
+        killed.wait()
     sent, before = _send(world, 10, 2, "a"), other.interruptions
-    back = Member(world, committed, f"{named}a")  # the first is asked no more, as if its process had gone
-    _turns([other, back], lambda: back.owned == killed.owned and sum(committed.values()) == len(sent))
+    back = Member(world, committed, f"{named}a")
+    _turns([other, back], lambda: str(back.owned) == told.read_text() and sum(committed.values()) == len(sent))
     assert other.interruptions == before
     world.grow(4)
     sent |= _send(world, 10, 4, "b")
