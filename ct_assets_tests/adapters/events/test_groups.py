@@ -33,7 +33,7 @@ class Member:
         self.lost: list[int] = []
         self.seen: list[tuple[int, int, bytes | None]] = []
         self.interruptions = 0
-        self.source.subscribe("workers", self.on_assign, self.on_revoke, self.on_lost)
+        self.source.subscribe(world.group, self.on_assign, self.on_revoke, self.on_lost)
 
     def on_assign(self, partitions: list[int]) -> dict[int, int]:
         self.owned |= set(partitions)
@@ -70,7 +70,7 @@ from pathlib import Path
 from ct_assets.adapters.events.kafka_batches import open_kafka_source
 from ct_assets.settings import KafkaSettings, Secret
 
-brokers, topic, reader, options, told = sys.argv[1:]
+brokers, topic, group, reader, options, told = sys.argv[1:]
 source, owned = open_kafka_source(brokers, topic, KafkaSettings(reader=reader, options=Secret(options))), set()
 
 def on_assign(partitions):
@@ -82,7 +82,7 @@ def on_revoke(partitions):
     owned.difference_update(partitions)
     Path(told).write_text(str(owned))
 
-source.subscribe("workers", on_assign, on_revoke, on_revoke)
+source.subscribe(group, on_assign, on_revoke, on_revoke)
 while True:
     source.poll(50, 0.05)
 """
@@ -181,7 +181,7 @@ def test_a_named_member_takes_its_place_again_after_a_kill_and_leaves_it_when_it
     world.create(2)
     committed, named = Progress(), "session.timeout.ms=200000;group.instance.id="
     told = tmp_path / "owned"
-    arguments = [world.brokers, world.name, world.reader, f"{QUICK};{named}a", str(told)]
+    arguments = [world.brokers, world.name, world.group, world.reader, f"{QUICK};{named}a", str(told)]
     killed = subprocess.Popen([sys.executable, "-c", ANOTHER_PROCESS, *arguments])
     try:
         other = Member(world, committed, f"{named}b")
@@ -217,7 +217,7 @@ def test_who_closes_takes_no_partition_on_the_way_out(world: KafkaWorld) -> None
     world.create(2)
     leaving = Member(world, Progress())
     deadline = time.monotonic() + PATIENCE
-    while world.group_state("workers") != ConsumerGroupState.STABLE:
+    while world.group_state() != ConsumerGroupState.STABLE:
         assert time.monotonic() < deadline
         time.sleep(0.1)
     leaving.source.close()

@@ -19,7 +19,7 @@ from ct_assets.adapters.events.kafka_client import KafkaTopic
 from ct_assets.adapters.events.kafka_sink import KafkaSink
 from ct_assets.adapters.events.log import LogSink, LogSource, add_partitions, create_log
 from ct_assets.adapters.events.log_sink import partition_folder
-from ct_assets.adapters.events.port import EventSink, EventSource, parse_url
+from ct_assets.adapters.events.port import EventSink, EventSource, SourceError, parse_url
 from ct_assets.settings import KafkaSettings, Secret
 
 # Quick enough for a test: new partitions within half a second, a silent member out after three.
@@ -34,6 +34,7 @@ class World(Protocol):
     """One topic and what may happen to it."""
 
     kind: str
+    group: str  # of consumers, this test's alone
     opened: list[EventSource]
 
     def create(self, partitions: int) -> None: ...
@@ -48,7 +49,7 @@ class World(Protocol):
 class LogWorld:
     """The embedded log. Every :meth:`sink` call of a test writes segments of one frame, so that offsets can expire."""
 
-    kind = "log"
+    kind, group = "log", "workers"
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -96,6 +97,7 @@ class KafkaWorld:
         where = parse_url(url)
         assert where.topic is not None
         self.brokers, self.name, self.reader = where.place, where.topic, reader
+        self.group = f"workers-{self.name}"
         self.opened: list[EventSource] = []
         self.topic = KafkaTopic(self.brokers, self.name, KafkaSettings())
 
@@ -113,10 +115,13 @@ class KafkaWorld:
         self.opened.append(open_kafka_source(self.brokers, self.name, settings))
         return self.opened[-1]
 
-    def group_state(self, group: str) -> Any:
-        """What the coordinator says of a group."""
-        asked = self.topic.admin().describe_consumer_groups([group])
-        return self.topic.answer(asked[group]).state
+    def group_state(self) -> Any:
+        """What the coordinator says of the group; None while nobody has joined it."""
+        asked = self.topic.admin().describe_consumer_groups([self.group])
+        try:
+            return self.topic.answer(asked[self.group]).state
+        except SourceError:
+            return None
 
     def expire(self, partition: int, before: int) -> None:
         from confluent_kafka import TopicPartition
