@@ -40,8 +40,8 @@ _LEAVE_SECONDS = 2.0  # for telling the group; without a coordinator nobody coul
 def named(options: Mapping[str, Any], member: str | None) -> dict[str, Any]:
     """The options with the reader's name, if it has one (KIP-345, static membership).
 
-    A killed process that comes back under its name gets its partitions at once, without a rebalance: 2.1 to 4.7 s from
-    kill -9 to the next commit, 5.4 to 6.4 s without a name, 9.7 to 10.3 s with a session of 10 s (bench_stream).
+    A killed process that comes back under its name gets its partitions at once, without a rebalance; without a name they
+    wait for the end of its session (`bench_stream.py --only recovery` prints the time from kill -9 to the next commit).
     """
     return {**({} if member is None else {"group.instance.id": member}), **options}
 

@@ -44,7 +44,7 @@ def _total(doubles: str) -> str:
 
 
 def _unless_large(doubles: str, limit: float, function: str, usual: str) -> str:
-    """``any`` compares in one loop, which costs a tenth of adding."""
+    """``any`` compares in one loop, which costs less than adding."""
     large = f"{_double(limit)} <= any({doubles}) or {_double(-limit)} >= any({doubles})"
     return f"case when {large} then {function}({doubles}) else {usual} end"
 

@@ -10,7 +10,7 @@ The rule looks at the last 1,000 messages or so since it last changed its mind. 
 at least 100) are dead and a topic with 2 % dirt would show so many once in a million times; it closes when a topic with 5 %
 would show so few once in a million times. So it opens at 12 dead of 100, 29 of 500, 51 of 1,000, and closes after 270
 messages without any, or with 20 of 1,000. A constant 1.6 % has 51 of 1,000 with a probability of 1.5e-12, a constant 2 %
-with 3.0e-9. Shares of about 3 to 4.5 %, between the two limits, may open and close it once in some 100,000 messages.
+with 3.0e-9. Shares of about 3 to 4.5 %, between the two limits, may open and close it now and then.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
--- Events that came later than allowed_lateness: dead letters, which online values never see, but part of the snapshots of their
--- hours. One row a partition and commit (or replay of dead letters), with the
--- letters' offsets; the payload is that of stream.chunk. replay: the partition's count of replays with them.
+-- Events that came later than allowed_lateness: dead letters, which online values never see, but part of the snapshots of
+-- their hours. One row a partition and commit (or replay of dead letters), with the letters' offsets; the payload has the
+-- form of stream.chunk's. replay: the partition's count of replays with them.
 create table stream.late_chunk (
     late_chunk_id bigint generated always as identity primary key,
     stream_id integer not null references stream.stream on delete cascade,
