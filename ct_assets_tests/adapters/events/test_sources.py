@@ -80,6 +80,27 @@ def test_every_step_gives_the_same(world: World, step: int) -> None:
     source.close()
 
 
+def test_a_poll_of_thousands_keeps_its_limit_and_loses_nothing(world: World) -> None:
+    """More than a reader takes out of its client at a time, with tombstones, from two partitions that end meanwhile."""
+    world.create(2)
+    sink = world.sink()
+    sent = [[None if n % 700 == 3 else b"%d of %d" % (n, p) for n in range(9_000 + p)] for p in (0, 1)]
+    for p in (0, 1):
+        sink.send(sent[p], partition=p)
+    sink.close()
+    source = world.source()
+    source.assign({0: 0, 1: 0})
+    found: list[tuple[int, int, bytes | None]] = []
+    deadline = time.monotonic() + PATIENCE
+    while source.positions() != {0: 9_000, 1: 9_001} and time.monotonic() < deadline:
+        messages = source.poll(4_999, 0.2)
+        assert len(messages) <= 4_999
+        found += rows(messages)
+    source.close()
+    for p in (0, 1):
+        assert [row for row in found if row[0] == p] == [(p, n, value) for n, value in enumerate(sent[p])]
+
+
 def test_a_reader_that_waits_gets_what_comes(world: World) -> None:
     world.create(1)
     source = world.source()
