@@ -41,7 +41,7 @@ class PropensityJob:
     """What one run is about. Times are microseconds UTC.
 
     ``hash``: the definition's version (None: the one that answers). ``as_of``: nothing known later is looked at (None:
-    the database's now). ``history_days``: how far back from the newest complete moment clicks are read. ``code_version`` None: of this process.
+    the database's now). ``history_days``: how far back from the newest complete moment clicks are read, or to what retention has left whole. ``code_version`` None: of this process.
     """
 
     run_id: str
@@ -60,7 +60,8 @@ class PropensityJob:
 @dataclass(frozen=True)
 class PropensitySet:
     """Labelled clicks with features. ``frame``: ``user, at, label, since_click_s, since_purchase_s, weight`` and a column
-    an aggregate; ``clicks``: mature clicks before sampling; ``complete_until``: events before it are all in."""
+    an aggregate; ``clicks``: mature clicks before sampling; ``complete_until``: events before it are all in; ``lacking``:
+    rows whose windows reach messages that were given up unread."""
 
     frame: pl.DataFrame
     table: OnlineTable = field(repr=False)
@@ -69,6 +70,7 @@ class PropensitySet:
     complete_until: int
     clicks: int
     digest: str
+    lacking: int = 0
 
     @property
     def cutoff(self) -> dt.datetime | None:
@@ -82,6 +84,7 @@ class PropensitySet:
         return {
             "clicks": self.clicks,
             "rows": len(self.frame),
+            "lacking": self.lacking,
             "users": self.frame["user"].n_unique(),
             "purchase_share": _share(self.frame),
             "cutoff": self.cutoff,
@@ -117,6 +120,8 @@ def read_propensity_set(stream_url: str, job: PropensityJob, storage: Storage | 
     Memory holds users, times and kinds of the history's events, and the features of the sampled clicks. An empty frame
     when no label has matured; UsageError when no worker has run the definition yet.
     """
+    from ct_assets.adapters.stream.coverage import in_reach_of_losses
+    from ct_assets.adapters.stream.training_frames import computable_from
     from ct_assets.adapters.stream.versions import find_table
     from ct_assets.training.propensity_labels import LabelRules, Sampling, labelled_clicks, sampled
 
@@ -125,11 +130,13 @@ def read_propensity_set(stream_url: str, job: PropensityJob, storage: Storage | 
         as_of = job.as_of if job.as_of is not None else _now(conn)
         rules = LabelRules(lateness_us=table.definition.acceptance.allowed_lateness_us)
         complete = _complete_until(conn, table, as_of)
-        found = _events(conn, table, rules, (complete - round(job.history_days * DAY_US), as_of), storage)
+        begin = max(complete - round(job.history_days * DAY_US), computable_from(conn, table) or 0)
+        found = _events(conn, table, rules, (begin, as_of), storage)
         clicks = labelled_clicks(found, rules, complete)
         kept = sampled(clicks, job.sampling or Sampling(seed=job.seed))
         frame = with_features(conn, table, kept, storage)
-    return PropensitySet(frame, table, rules, as_of, complete, len(clicks), _digest(frame, table))
+        lacking = in_reach_of_losses(conn, table, frame["at"].to_numpy())
+    return PropensitySet(frame, table, rules, as_of, complete, len(clicks), _digest(frame, table), lacking)
 
 
 def with_features(

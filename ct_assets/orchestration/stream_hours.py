@@ -110,8 +110,10 @@ def due_hours(
 
 def build_snapshots(installation: Installation, pipeline: StreamPipeline, hours: list[int], say: Any) -> list[DayFact]:
     """Keep the closing values of those hours that are complete and have something in reach; what they are, in order."""
+    import numpy as np
+
     from ct_assets.adapters.storage import open_storage
-    from ct_assets.adapters.stream import snapshots
+    from ct_assets.adapters.stream import coverage, snapshots
 
     storage, facts = open_storage(installation.settings), []
     with installation.stream() as conn:
@@ -120,10 +122,15 @@ def build_snapshots(installation: Installation, pipeline: StreamPipeline, hours:
         over = [hour for hour in hours if at.watermark is not None and hour + HOUR_US <= at.watermark]
         if len(over) < len(hours):
             say(f"{len(hours) - len(over)} hours are not complete: the watermark is at {text(at.watermark)}")
+        gone = len(over) - len(snapshots.whole_hours(conn, table, over))
+        if gone:
+            say(f"{gone} hours are left out: retention has removed events that they need (CT_STREAM_RETENTION_DAYS)")
         for hour, summary in snapshots.summaries(conn, table, over, storage).items():
             key, rows = snapshots.write_snapshot(conn, table, summary, storage)
             dead = snapshots.dead_by_reason(conn, table, hour, hour + HOUR_US)
+            lacking = coverage.in_reach_of_losses(conn, table, np.array([hour + HOUR_US]))
             facts.append(DayFact(hour_key(hour), summary.version, _metadata(summary, at, dead) | {
+                "lacks messages given up unread": bool(lacking),
                 "dagster/row_count": rows, "file": key, "definition": f"{table.definition.name} {table.definition.hash[:12]}",
             }))  # fmt: skip
     return facts

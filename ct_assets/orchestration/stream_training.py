@@ -99,6 +99,7 @@ def build_training_set(installation: Installation, pipeline: StreamPipeline) -> 
         metadata={
             "dagster/row_count": found["rows"],
             "clicks": found["clicks"],
+            "rows that lack messages given up unread": found["lacking"],
             "users": found["users"],
             "purchase share": found["purchase_share"],
             "newest label": found["cutoff"].isoformat(timespec="seconds"),

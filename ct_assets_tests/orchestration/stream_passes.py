@@ -21,7 +21,10 @@ from ct_assets.adapters.datasets import pipeline_spec
 from ct_assets.adapters.events.log_sink import LogSink
 from ct_assets.adapters.postgres.connect import connect
 from ct_assets.adapters.storage import open_storage
+from ct_assets.adapters.stream.compaction import remove_before
 from ct_assets.adapters.stream.online_read import read
+from ct_assets.adapters.stream.state import find_stream
+from ct_assets.adapters.stream.training_frames import removals
 from ct_assets.adapters.stream.versions import find_table
 from ct_assets.definitions import build_defs
 from ct_assets.orchestration.resources import RESOURCE, Installation
@@ -69,10 +72,19 @@ class StreamPasses:
     def defs(self) -> dg.Definitions:
         return build_defs({RESOURCE: self.installation})
 
-    def work(self) -> None:
+    def work(self, *more: str) -> None:
         """A worker until nothing is left to read."""
-        done = self.world.run("--until-idle")
+        done = self.world.run("--until-idle", *more)
         assert done.returncode == 0, done.stderr
+
+    def retain(self, from_us: int) -> int:
+        """Retention of events from a moment on; before which event time events are gone by then."""
+        with connect(self.world.url, autocommit=True) as conn:
+            table = find_table(conn, self.pipeline.definition.name)
+            remove_before(conn, find_stream(conn, table.stream_id), from_us)
+            removed, _ = removals(conn, table)
+        assert removed is not None
+        return removed
 
     def send(self, seconds: float, partition: int, append_seconds: float, *, again: bool = False) -> None:
         """One more purchase of user 1064 at ``seconds`` after the start; ``again``: under the id of the last one."""

@@ -87,6 +87,40 @@ def test_a_second_run_does_nothing_and_a_late_event_rebuilds_its_hour_alone(shop
     assert shop.told() == [*OVER, key(3), key(3)]
 
 
+def test_hours_that_retention_has_reached_stop_no_other_hour_and_no_training(shop: StreamPasses) -> None:
+    """Hour 0 is there in part; of hour 1 it can no longer be told which late events are repeats."""
+    shop.work("--max-messages", "40")
+    removed = shop.retain(START_US + HOUR_US * 5 // 6)
+    assert HOUR_US // 6 < removed - START_US < HOUR_US * 5 // 6
+    report = shop.run()
+    assert (report.failures, report.decided) == ([], {"hours complete": [key(2)]})
+    assert shop.told() == [key(2)]
+    end = START_US + 3 * HOUR_US
+    found = shop.snapshot(2)
+    assert found == {user: shop.truth.closing_values(user, end) for user in found}
+    assert len(found) == shop.facts(2)["entities"] > 0
+    newest = shop.instance.get_latest_materialization_event(shop.pipeline.names.dataset)
+    assert newest is not None
+    assert shop.run().nothing_new
+    shop.finish_the_last_hour()
+    shop.work()
+    assert shop.run().decided["hours complete"] == [key(3)]
+    shop.send(HOUR_US / 1e6 + 60, 0, 4 * 3600 + 31)
+    shop.work()
+    again = shop.run()
+    assert (again.failures, again.decided.get("hours complete", [])) == ([], []), "an hour half gone is not built anew"
+
+
+def test_snapshots_stay_when_retention_has_removed_their_events(shop: StreamPasses) -> None:
+    shop.work("--max-messages", "200")
+    shop.run()
+    before = [shop.facts(hour) for hour in range(3)]
+    shop.retain(START_US + HOUR_US + HOUR_US // 2)
+    report = shop.run()
+    assert (report.failures, report.runs, shop.told()) == ([], [], OVER)
+    assert [shop.facts(hour) for hour in range(3)] == before
+
+
 def test_an_online_value_that_its_events_do_not_give_stops_retraining(shop: StreamPasses) -> None:
     shop.work()
     with connect(shop.world.url, autocommit=True) as conn:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from ct_assets.adapters.crash import Crash, no_crash
 from ct_assets.adapters.stream.chunks import EventQuery, event_frames
-from ct_assets.adapters.stream.late import remove_late_before
+from ct_assets.adapters.stream.late import remove_late
 from ct_assets.adapters.stream.online import garbage_limit
 from ct_assets.adapters.stream.versions import DDL_LOCK, registered_tables
 
@@ -97,7 +97,6 @@ def remove_before(conn: psycopg.Connection, stream: Stream, before_us: int) -> i
     with conn.transaction():
         conn.execute("select pg_advisory_xact_lock(%s)", (DDL_LOCK,))
         unneeded = _unneeded(conn, stream)
-        remove_late_before(conn, stream, min([before_us, *(settled for _, settled in unneeded)]))
         rows = [
             row
             for partition, settled_before in unneeded
@@ -112,6 +111,7 @@ def remove_before(conn: psycopg.Connection, stream: Stream, before_us: int) -> i
                 "update stream.stream set removed_before = greatest(removed_before, %s) where stream_id = %s",
                 (max(row[1] for row in rows) + 1, stream.stream_id),
             )
+        remove_late(conn, stream)
     return sum(row[0] for row in rows)
 
 

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 from ct_assets.adapters.stream.chunks import OFFSET, EventQuery, event_frames
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import psycopg
 
     from ct_assets.adapters.storage import Storage
@@ -147,6 +149,19 @@ def whole_from(conn: psycopg.Connection, table: OnlineTable, at_us: int, *, stor
         return None
     whole = row[0] + table.definition.max_window_us
     return whole if at_us < whole else None
+
+
+def in_reach_of_losses(conn: psycopg.Connection, table: OnlineTable, moments: npt.NDArray[np.int64]) -> int:
+    """At how many of ``moments`` (microseconds) windows reach messages that were given up unread."""
+    import numpy as np
+
+    lost = np.zeros(len(moments), np.bool_)
+    for begins, ends in conn.execute(
+        "select begins, ends from stream.accepted_loss where stream_id = %s", (table.stream_id,)
+    ).fetchall():
+        here = moments < ends + table.definition.max_window_us
+        lost |= here if begins is None else here & (moments > begins)
+    return int(np.count_nonzero(lost))
 
 
 def moment_text(moment_us: int) -> str:

@@ -13,7 +13,7 @@ from ct_assets.adapters.stream.chunks import EventQuery, event_frames
 from ct_assets.adapters.stream.coverage import moment_text
 from ct_assets.adapters.stream.snapshots import position
 from ct_assets.adapters.stream.state import find_stream
-from ct_assets.adapters.stream.training_frames import removals
+from ct_assets.adapters.stream.training_frames import computable_from
 from ct_assets.errors import UsageError
 
 if TYPE_CHECKING:
@@ -63,10 +63,9 @@ def emitted(
 
 def _whole_from(conn: psycopg.Connection, table: OnlineTable, since: int | None) -> int:
     """The first end of a window that retention has left whole. Raises UsageError when windows before it are asked for."""
-    removed, _ = removals(conn, table)
-    if removed is None:
+    whole = computable_from(conn, table)
+    if whole is None:
         return -(2**62)
-    whole = removed + table.definition.max_window_us
     if since is not None and since + 1 < whole:
         raise UsageError(
             f"retention has removed events that windows of {table.definition.name} need (CT_STREAM_RETENTION_DAYS)",

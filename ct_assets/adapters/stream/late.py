@@ -3,8 +3,10 @@
 What goes here: keeping them as events, and reading them. What does not: why an event is late (``streaming.accept``), the
 letters themselves (``dead_letters``).
 
-Online values and training sets never see them; the snapshots of their hours are rebuilt with them. What was accepted under the same id in the same partition
-is not counted again: an id is forgotten behind the dedup horizon, so the repeat of an old event comes back as late.
+Online values and training sets never see them; the snapshots of their hours are rebuilt with them. A repeat is not counted:
+an id is forgotten behind the dedup horizon, so the repeat of an old event comes back as late. It is one when an event with
+its id was accepted in its partition, or came too late there before it, whose time is at most ``dedup_horizon`` from its own.
+So what counts depends on the events alone, never on which of them a reading asks for.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
     from ct_assets.adapters.storage import Storage
     from ct_assets.adapters.stream.records import Stream
+
+_ORDER, _OTHER, _REPLAY = "_order", "_order_other", "_replay"  # columns: of arrival, the other's of a pair, of a letter
 
 
 def insert_late(conn: psycopg.Connection, stream: Stream, events: pl.DataFrame, replay: int | None = None) -> None:
@@ -65,37 +69,60 @@ def keep_late(conn: psycopg.Connection, stream: Stream, events: pl.DataFrame, re
 def late_events(
     conn: psycopg.Connection, stream: Stream, query: EventQuery, storage: Storage | None = None
 ) -> pl.DataFrame | None:
-    """The late events that ``query`` asks for (``since``, ``until``, ``after``, ``columns``), as ``event_frames`` gives
-    accepted ones; each id of a partition once, and none that was accepted. None: there is none."""
+    """The late events that ``query`` asks for (``since``, ``until``, ``after``, ``columns``) and that are no repeats, as
+    ``event_frames`` gives accepted ones. With ``after`` (which hours are to be looked at again?) repeats of earlier ones may
+    be among them. None: there is none."""
     import polars as pl
 
-    found = _kept(conn, stream, query)
+    time, horizon = pl.col(stream.event_time).dt.epoch("us"), stream.acceptance.dedup_horizon_us
+    since, until = (
+        None if edge is None else edge + by for edge, by in ((query.since, -horizon), (query.until, horizon))
+    )
+    found = _kept(conn, stream, (since, until))
     if not found:
         return None
-    late = pl.concat(found).unique([PARTITION, stream.acceptance.event_id], keep="first", maintain_order=True)
-    late = late.join(_accepted(conn, stream, late, storage), on=[PARTITION, stream.acceptance.event_id], how="anti")
+    late = pl.concat(found).with_row_index(_ORDER)
+    asked = pl.Series(late[_ORDER])
+    if query.after is None:
+        asked = late.join(_repeats(late, late, stream).filter(pl.col(_ORDER) > pl.col(_OTHER)), on=_ORDER, how="anti")[
+            _ORDER
+        ]
+    late = late.filter(
+        pl.col(_ORDER).is_in(asked.implode()),
+        time >= query.since if query.since is not None else True,
+        time < query.until if query.until is not None else True,
+        _came_after(query),
+    ).unique([PARTITION, OFFSET], keep="first", maintain_order=True)
+    if not len(late):
+        return None
+    late = late.join(_repeats(late, _accepted(conn, stream, late, storage), stream), on=_ORDER, how="anti")
+    late = late.drop(_ORDER, _REPLAY)
     if query.columns is not None:
         places = (PARTITION, OFFSET, *([APPEND] if query.append_times else []), KNOWN)
         late = late.select(list(dict.fromkeys((*query.columns, *places))))
     return late if len(late) else None
 
 
-def remove_late_before(conn: psycopg.Connection, stream: Stream, before_us: int) -> None:
-    """Retention: late events whose time is before ``before_us`` go with the accepted ones of their time."""
+def remove_late(conn: psycopg.Connection, stream: Stream) -> None:
+    """Retention: late events go with the accepted ones of their time, never before: an hour that is whole keeps all of its
+    own."""
     conn.execute(
-        "delete from stream.late_chunk where stream_id = %s and max_event_time < %s", (stream.stream_id, before_us)
+        """delete from stream.late_chunk c using stream.stream s
+           where c.stream_id = %s and s.stream_id = c.stream_id and c.max_event_time < s.removed_before""",
+        (stream.stream_id,),
     )
 
 
-def _kept(conn: psycopg.Connection, stream: Stream, query: EventQuery) -> list[pl.DataFrame]:
-    """In order of arrival."""
+def _kept(conn: psycopg.Connection, stream: Stream, span: tuple[int | None, int | None]) -> list[pl.DataFrame]:
+    """What was kept of event times ``[since, until)`` (and more), in order of arrival, with the number of its replay."""
     import polars as pl
 
+    since, until = span
     rows = conn.execute(
         """select late_chunk_id, partition, replay, payload, digest from stream.late_chunk
            where stream_id = %s and (%s::bigint is null or max_event_time >= %s)
              and (%s::bigint is null or min_event_time < %s) order by late_chunk_id""",
-        (stream.stream_id, query.since, query.since, query.until, query.until),
+        (stream.stream_id, since, since, until, until),
         binary=True,
     ).fetchall()
     found = []
@@ -105,29 +132,51 @@ def _kept(conn: psycopg.Connection, stream: Stream, query: EventQuery) -> list[p
                 f"late events {number} of stream {stream.name!r} are not what was committed",
                 hint="restore the database from a backup",
             )
-        time = pl.col(stream.event_time).dt.epoch("us")
-        asked = [pl.lit(True)]
-        asked += [time >= query.since] if query.since is not None else []
-        asked += [time < query.until] if query.until is not None else []
-        if query.after is not None:
-            offset, replays = query.after.get(partition, (-1, 0))
-            asked.append(pl.col(OFFSET) >= offset if replay is None else pl.lit(replay > replays))
-        frame = decode_chunk(payload, partition).filter(*asked)
-        found += [frame] if len(frame) else []
+        found.append(decode_chunk(payload, partition).with_columns(pl.lit(replay, pl.Int64).alias(_REPLAY)))
     return found
 
 
-def _accepted(conn: psycopg.Connection, stream: Stream, late: pl.DataFrame, storage: Storage | None) -> pl.DataFrame:
-    """(partition, id) of accepted events of the late ones' time that have one of their ids."""
+def _came_after(query: EventQuery) -> pl.Expr:
+    """Which kept events a reader of the version ``query.after`` has not seen."""
     import polars as pl
 
-    name, times = stream.acceptance.event_id, late[stream.event_time].to_physical()
-    low, high = times.min(), times.max()
+    if query.after is None:
+        return pl.lit(True)
+    seen = pl.lit(False)
+    for partition, (offset, replays) in query.after.items():
+        read = pl.when(pl.col(_REPLAY).is_null()).then(pl.col(OFFSET) < offset).otherwise(pl.col(_REPLAY) <= replays)
+        seen = seen | ((pl.col(PARTITION) == partition) & read)
+    return ~seen
+
+
+def _repeats(late: pl.DataFrame, others: pl.DataFrame, stream: Stream) -> pl.DataFrame:
+    """Pairs (``_ORDER``, ``_OTHER``) of late events and others of the same partition and id within the horizon."""
+    import polars as pl
+
+    name, time = stream.acceptance.event_id, stream.event_time
+    columns = [PARTITION, name, time, *([_ORDER] if _ORDER in others.columns else [])]
+    pairs = late.select(_ORDER, PARTITION, name, time).join(
+        others.select(columns), on=[PARTITION, name], suffix="_other"
+    )
+    apart = (pl.col(time).dt.epoch("us") - pl.col(f"{time}_other").dt.epoch("us")).abs()
+    return pairs.filter(apart <= stream.acceptance.dedup_horizon_us)
+
+
+def _accepted(conn: psycopg.Connection, stream: Stream, late: pl.DataFrame, storage: Storage | None) -> pl.DataFrame:
+    """(partition, id, time) of accepted events that have one of the late ones' ids, from a horizon before to one behind."""
+    import polars as pl
+
+    name, time = stream.acceptance.event_id, stream.event_time
+    low, high = late[time].to_physical().min(), late[time].to_physical().max()
     assert isinstance(low, int)
     assert isinstance(high, int)
-    ids = late[name].unique()
+    horizon = stream.acceptance.dedup_horizon_us
     query = EventQuery(
-        since=low, until=high + 1, columns=(name,), only=pl.col(name).is_in(ids.implode()), append_times=False
+        since=low - horizon,
+        until=high + horizon + 1,
+        columns=(name, time),
+        only=pl.col(name).is_in(late[name].unique().implode()),
+        append_times=False,
     )
-    frames = [frame.select(PARTITION, name) for frame in event_frames(conn, stream, query, storage)]
-    return pl.concat(frames) if frames else late.select(PARTITION, name).clear()
+    frames = [frame.select(PARTITION, name, time) for frame in event_frames(conn, stream, query, storage)]
+    return pl.concat(frames) if frames else late.select(PARTITION, name, time).clear()

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from ct_assets.adapters.stream.chunks import APPEND, OFFSET, PARTITION, EventQuery, event_frames
 from ct_assets.adapters.stream.late import late_events
 from ct_assets.adapters.stream.state import find_stream
+from ct_assets.adapters.stream.training_frames import removals
 
 if TYPE_CHECKING:
     import polars as pl
@@ -112,16 +112,25 @@ def touched_hours(
     return {hour + ahead * HOUR_US for hour in found for ahead in range(_reach(table))}
 
 
+def whole_hours(conn: psycopg.Connection, table: OnlineTable, hours: Iterable[int]) -> list[int]:
+    """Those of the hours, in order, of which retention has removed nothing that their values and versions can see; nor what
+    tells whether a late event is a repeat, a dedup horizon before."""
+    removed, _ = removals(conn, table)
+    before = HOUR_US * (_reach(table) - 1) + table.definition.acceptance.dedup_horizon_us
+    return sorted(hour for hour in hours if removed is None or hour - before >= removed)
+
+
 def summaries(
     conn: psycopg.Connection, table: OnlineTable, hours: Iterable[int], storage: Storage | None = None
 ) -> dict[int, HourSummary]:
-    """The summaries of these hours, in order; hours without any event in reach are left out.
+    """The summaries of these hours, in order; left out are hours without any event in reach, and those that retention has
+    reached: what was kept of them stays as it is.
 
     One pass over the events from the oldest hour's reach on. Memory: a row an (hour, entity), and times of those hours.
     """
     import polars as pl
 
-    wanted = sorted(hours)
+    wanted = whole_hours(conn, table, hours)
     if not wanted:
         return {}
     reach = _reach(table) * HOUR_US
@@ -131,10 +140,11 @@ def summaries(
         kept = frame.with_columns(late=late.of(frame)).filter(pl.col("hour") <= wanted[-1] // HOUR_US)
         parts.append(kept.select("hour", PARTITION, OFFSET, "late", delay="delay"))
         entities.append(kept.select("hour", table.definition.entity).unique())
-    behind = Counter[int]()
+    behind: dict[int, list[tuple[int, int]]] = {}
     for frame in _too_late(conn, table, query, storage):
         kept = frame.filter(pl.col("hour") <= wanted[-1] // HOUR_US)
-        behind.update(kept["hour"].to_list())
+        for hour, partition, offset in kept.select("hour", PARTITION, OFFSET).sort(PARTITION, OFFSET).iter_rows():
+            behind.setdefault(hour, []).append((partition, offset))
         entities.append(kept.select("hour", table.definition.entity).unique())
     if not entities:
         return {}
@@ -149,7 +159,7 @@ def summaries(
         if seen or late_ones:
             said = f"{table.definition.hash}|{seen}" + (f"|{late_ones}" if late_ones else "")
             version = hashlib.sha256(said.encode()).hexdigest()[:16]
-            found[hour] = _summary(hour, by_hour.get(at), (people.get(at, 0), behind[at]), version)
+            found[hour] = _summary(hour, by_hour.get(at), (people.get(at, 0), len(behind.get(at, ()))), version)
     return found
 
 

@@ -9,10 +9,12 @@ events too. Every label row stays, in its order: an entity without events counts
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from ct_assets.adapters.stream.chunks import KNOWN, EventQuery, event_frames
+from ct_assets.adapters.stream.coverage import in_reach_of_losses
 from ct_assets.adapters.stream.late import late_events
 from ct_assets.errors import UsageError, did_you_mean
 
@@ -46,6 +48,11 @@ class Request:
     as_built: bool = False  # what the version lacked when it was made it may lack here too
     storage: Storage | None = None
     with_late: bool = False
+    tells_losses: bool = False  # where nobody else says it: a warning
+
+
+class LossInReach(UserWarning):
+    """Values lack messages that a topic deleted before they were read, and that were given up since."""
 
 
 def training_frame(
@@ -60,8 +67,15 @@ def training_frame(
     import numpy as np
     import polars as pl
 
-    request = request or Request()
+    request = request or Request(tells_losses=True)
     moments, asked = _moments(table, labels, request), _entities(table, labels)
+    if request.tells_losses and (some := in_reach_of_losses(conn, table, moments)):
+        warnings.warn(
+            f"windows of {some:,} of {len(moments):,} labels of {table.definition.name} reach messages that were given up"
+            " unread (`ct stream status`): their values lack them, as online values did",
+            LossInReach,
+            stacklevel=2,
+        )
     if 0 < len(moments) <= SLICE_LABELS:
         return labels.hstack(_slice(conn, table, asked, moments, request))
     order = np.argsort(moments, kind="stable")
@@ -169,15 +183,22 @@ def _refuse_removed(conn: psycopg.Connection, table: OnlineTable, span: tuple[in
     from datetime import UTC, datetime, timedelta
 
     removed, lacks = removals(conn, table)
-    if removed is None or span[0] - table.definition.max_window_us >= removed:
+    whole = computable_from(conn, table)
+    if removed is None or whole is None or span[0] >= whole:
         return
     if request.as_built and lacks is not None and removed <= lacks:
         return
-    first = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=removed + table.definition.max_window_us)
+    first = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=whole)
     raise UsageError(
         f"retention has removed events that labels of {table.definition.name} need (CT_STREAM_RETENTION_DAYS)",
         hint=f"values can be computed from {first.isoformat()} on: leave out earlier labels",
     )
+
+
+def computable_from(conn: psycopg.Connection, table: OnlineTable) -> int | None:
+    """The first moment at which no window reaches events that retention has removed; None: it has removed none."""
+    removed, _ = removals(conn, table)
+    return None if removed is None else removed + table.definition.max_window_us
 
 
 def removals(conn: psycopg.Connection, table: OnlineTable) -> tuple[int | None, int | None]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import random
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -15,9 +18,10 @@ from ct_assets.adapters.stream.late import insert_late, late_events
 from ct_assets.adapters.stream.records import DeadLetterRow
 from ct_assets.adapters.stream.stored_form import fitted
 from ct_assets.streaming.decode import JsonDecoder
+from ct_assets.streaming.oracle import Event
 from ct_assets_tests.adapters.stream import worlds
 from ct_assets_tests.adapters.stream.test_online_values import ready
-from ct_assets_tests.adapters.stream.worlds import START, Given, S, Writer
+from ct_assets_tests.adapters.stream.worlds import START, Given, H, S, Writer
 
 
 def offsets(conn: psycopg.Connection, writer: Writer, query: EventQuery) -> list[int]:
@@ -49,12 +53,54 @@ def test_what_is_asked_for_is_found_once_and_nothing_that_was_accepted(
     assert found.columns == ["who", "_partition", "_offset", "_known_at"]
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_what_is_a_repeat_depends_on_the_events_and_not_on_what_is_asked_for(
+    conn: psycopg.Connection, writer: Writer, seed: int
+) -> None:
+    """Few ids, many times: each late event against all accepted ones and the late ones before it, one by one."""
+    rng = random.Random(seed)
+
+    def some(first_offset: int) -> list[Event]:
+        given = [Given(rng.randrange(3), rng.randrange(6 * H // S) * S, partition=rng.randrange(2)) for _ in range(40)]
+        return [
+            replace(event, values={**event.values, "id": f"x{rng.randrange(30)}"})
+            for event in worlds.accepted(given, first_offset)
+        ]
+
+    there, late = some(0), some(100)
+    writer.commit(there)
+    for begin in range(0, len(late), 8):
+        insert_late(conn, writer.stream, worlds.frame(late[begin : begin + 8]))
+    arrived = [
+        e
+        for begin in range(0, len(late), 8)
+        for e in sorted(late[begin : begin + 8], key=lambda e: (e.partition, e.offset))
+    ]
+    horizon = writer.stream.acceptance.dedup_horizon_us
+
+    def is_repeat(event: Event, others: Sequence[Event]) -> bool:
+        return any(
+            (o.partition, o.values["id"]) == (event.partition, event.values["id"])
+            and abs(o.time - event.time) <= horizon
+            for o in others
+        )
+
+    counted = [e for n, e in enumerate(arrived) if not is_repeat(e, [*there, *arrived[:n]])]
+    assert 0 < len(counted) < len(late)
+    for _ in range(30):
+        since, until = sorted(START + rng.randrange(-H, 7 * H) for _ in range(2))
+        found = late_events(conn, writer.stream, EventQuery(since=since, until=until))
+        rows = [] if found is None else sorted(found.select("_partition", "_offset").rows())
+        assert rows == sorted((e.partition, e.offset) for e in counted if since <= e.time < until)
+
+
 def test_damage_is_an_error_and_retention_takes_them_along(conn: psycopg.Connection, writer: Writer) -> None:
-    writer.commit(worlds.accepted([Given(7, 100_000 * S)]))
-    insert_late(conn, writer.stream, worlds.frame(worlds.accepted([Given(7, 10 * S)], first_offset=50)))
-    insert_late(conn, writer.stream, worlds.frame(worlds.accepted([Given(7, 90 * S)], first_offset=51)))
-    remove_before(conn, writer.stream, START + 50 * S)
-    assert offsets(conn, writer, EventQuery()) == [51]
+    writer.commit(worlds.accepted([Given(7, 60 * S)]))
+    writer.commit(worlds.accepted([Given(7, 200 * S), Given(7, 100_000 * S)], first_offset=1))
+    for offset, time in ((50, 10), (51, 90), (52, 190)):
+        insert_late(conn, writer.stream, worlds.frame(worlds.accepted([Given(7, time * S)], first_offset=offset)))
+    remove_before(conn, writer.stream, START + 300 * S)
+    assert offsets(conn, writer, EventQuery()) == [51, 52], "what lies behind the last accepted event that went stays"
     conn.execute("update stream.late_chunk set payload = payload || '\\x00'")
     with pytest.raises(ChunkDamaged, match="are not what was committed"):
         late_events(conn, writer.stream, EventQuery())

@@ -104,15 +104,18 @@ def truth_of(arrivals: Arrivals) -> Truth:
         messages.append(oracle.Message(event, partition, offsets[partition], int(arrivals.append_time[i])))
         offsets[partition] += 1
     accepted, dead, duplicates = oracle.accept(messages, definition.acceptance)
-    there = {(event.partition, event.values["event_id"]) for event in accepted}
-    too_late: dict[tuple[int, str], oracle.Event] = {}
+    times: dict[tuple[int, str], list[int]] = {}
+    for event in accepted:
+        times.setdefault((event.partition, event.values["event_id"]), []).append(event.time)
+    too_late: list[oracle.Event] = []
     for m in [messages[index] for index, reason in dead if reason == "late"]:
         assert isinstance(m.event, dict)
-        name = (m.partition, m.event["event_id"])
-        if name not in there:
-            too_late.setdefault(name, oracle.Event(m.event, m.event["event_time"], m.partition, m.offset, 0))
+        time, before = m.event["event_time"], times.setdefault((m.partition, m.event["event_id"]), [])
+        if all(abs(time - other) > definition.acceptance.dedup_horizon_us for other in before):
+            too_late.append(oracle.Event(m.event, time, m.partition, m.offset, 0))
+        before.append(time)
     reasons = Counter(reason for _, reason in dead)
-    return Truth(definition, accepted, reasons, duplicates, list(too_late.values()))
+    return Truth(definition, accepted, reasons, duplicates, too_late)
 
 
 def children(pid: int) -> list[int]:
