@@ -1,4 +1,4 @@
-"""Incidents as ledger rows: one open row per (contract, rule, partition), counted when it happens again.
+"""Incidents as ledger rows: one open row per (contract, rule, partition or stream), counted when it happens again.
 
 What goes here: opening, closing, listing. What does not: sending messages to people, remedies.
 """
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Incident:
-    """What stopped a delivery. ``message`` teaches; it holds no value of a personal column."""
+    """What stopped a delivery or a stream. ``message`` teaches; it holds no value of a personal column.
+
+    ``stream``: which one (:attr:`~ct_assets.adapters.stream.records.Stream.reading`), where it is not about a delivery.
+    """
 
     pipeline: str
     dataset: str
@@ -27,11 +30,13 @@ class Incident:
     contract: str
     delivery_id: int | None = None
     detail: dict[str, Any] = field(default_factory=dict)
+    stream: str | None = None
 
     @property
     def fingerprint(self) -> str:
-        """Same contract, rule and partition: the same incident."""
-        return hashlib.sha256(f"{self.contract}\0{self.rule}\0{self.day or ''}".encode()).hexdigest()[:32]
+        """Same contract, rule, and partition or stream: the same incident."""
+        what = f"{self.contract}\0{self.rule}\0{self.day or ''}"
+        return hashlib.sha256((f"{what}\0{self.stream}" if self.stream else what).encode()).hexdigest()[:32]
 
 
 def report(conn: psycopg.Connection, incident: Incident) -> int:
@@ -50,7 +55,7 @@ def report(conn: psycopg.Connection, incident: Incident) -> int:
             incident.day,
             incident.rule,
             incident.message,
-            Jsonb(incident.detail),
+            Jsonb(incident.detail | ({"stream": incident.stream} if incident.stream else {})),
             incident.delivery_id,
         ),
     ).fetchone()
@@ -71,12 +76,15 @@ def close(conn: psycopg.Connection, dataset: str, day: dt.date | None, delivery_
     ).rowcount
 
 
-def settle(conn: psycopg.Connection, dataset: str, rules: Sequence[str]) -> int:
-    """Close a dataset's incidents of these rules, because their cause is over; returns how many were open."""
+def settle(conn: psycopg.Connection, dataset: str, rules: Sequence[str], stream: str) -> int:
+    """Close a stream's incidents of these rules, because their cause is over; returns how many were open.
+
+    Those that name no stream were opened before incidents did.
+    """
     return conn.execute(
         "update ledger.incident set state = 'closed', closed_at = clock_timestamp()"
-        " where dataset = %s and rule = any(%s) and state = 'open'",
-        (dataset, list(rules)),
+        " where dataset = %s and rule = any(%s) and state = 'open' and coalesce(detail->>'stream', %s) = %s",
+        (dataset, list(rules), stream, stream),
     ).rowcount
 
 

@@ -15,6 +15,7 @@ from ct_assets.errors import UsageError
 
 if TYPE_CHECKING:
     from ct_assets.adapters.stream.losses import Loss
+    from ct_assets.adapters.stream.records import Stream
     from ct_assets.settings import Settings
 
 
@@ -60,7 +61,7 @@ def accept_loss(path: Path, source_url: str, yes: bool, as_json: bool) -> None:
         if yes:
             losses.accept(conn, stream, found, _person())
     if yes:
-        _settle(settings, definition.schema.name)
+        _settle(settings, definition.schema.name, stream)
     report = {"stream_id": stream.stream_id, "losses": [_as_json(loss) for loss in found], "accepted": yes}
     done = "given up: `ct stream run` goes on" if yes else "nothing was changed: --yes gives them up"
     emit(report, as_json, "\n".join([*map(_line, found), done]))
@@ -98,10 +99,10 @@ def _person() -> str:
     return f"{name}@{socket.gethostname()}"
 
 
-def _settle(settings: Settings, dataset: str) -> None:
+def _settle(settings: Settings, dataset: str, stream: Stream) -> None:
     """The incident that the worker opened is over."""
     from ct_assets.adapters import incidents
     from ct_assets.adapters.postgres.connect import connect, url_for
 
     with connect(url_for(settings, "ledger")) as conn:
-        incidents.settle(conn, dataset, ["offset_out_of_range"])
+        incidents.settle(conn, dataset, ["offset_out_of_range"], stream.reading)

@@ -26,6 +26,7 @@ from ct_assets.settings import redact
 
 if TYPE_CHECKING:
     from ct_assets.adapters.events.port import LostData
+    from ct_assets.adapters.stream.records import Stream
     from ct_assets.adapters.stream_worker.options import Summary
     from ct_assets.adapters.stream_worker.worker import Worker
     from ct_assets.settings import Settings
@@ -194,8 +195,8 @@ def run_worker(settings: Settings, paths: tuple[Path, ...], source_url: str, opt
     try:
         return worker.run()
     except LostData as lost:
-        _record(settings, definitions[0], source_url, lost)
-        lost.hint = _with_names(lost.hint, paths[0], source_url)
+        _record(settings, definitions[0], worker.stream, (source_url, lost))
+        lost.hint = _with_names(lost, paths[0], source_url)
         raise
     finally:
         ended.set()
@@ -203,19 +204,22 @@ def run_worker(settings: Settings, paths: tuple[Path, ...], source_url: str, opt
         terminator.over()
 
 
-def _with_names(hint: str | None, path: Path, source_url: str) -> str | None:
-    """A hint whose command can be used as it stands."""
-    from ct_assets.adapters.events.port import ACCEPT_LOSS
+def _with_names(lost: LostData, path: Path, source_url: str) -> str | None:
+    """Its hint with commands that can be used as they stand; a log that lost its end moves to a topic of another URL."""
+    from ct_assets.adapters.events.port import LogTruncated
 
-    named = ACCEPT_LOSS.replace("FILE", shlex.quote(str(path))).replace("URL", shlex.quote(redact(source_url)))
-    return hint and hint.replace(ACCEPT_LOSS, named)
+    hint = (lost.hint or "").replace("--definition FILE", f"--definition {shlex.quote(str(path))}")
+    if not isinstance(lost, LogTruncated):
+        hint = hint.replace("--source URL", f"--source {shlex.quote(redact(source_url))}")
+    return hint or None
 
 
-def _record(settings: Settings, definition: Definition, source_url: str, lost: LostData) -> None:
-    """An incident: what the state needs next is gone, and a person decides."""
+def _record(settings: Settings, definition: Definition, stream: Stream, what: tuple[str, LostData]) -> None:
+    """An incident: what the state needs next of a source is gone, and a person decides."""
     from ct_assets.adapters import incidents
     from ct_assets.adapters.postgres.connect import connect, url_for
 
+    source_url, lost = what
     with connect(url_for(settings, "ledger")) as conn:
         number = incidents.report(
             conn,
@@ -230,6 +234,7 @@ def _record(settings: Settings, definition: Definition, source_url: str, lost: L
                     "source": redact(source_url),
                     **{k: v for k, v in vars(lost).items() if isinstance(v, int | str)},
                 },
+                stream=stream.reading,
             ),
         )
     say(f"incident {number} is open: `ct status` shows it")

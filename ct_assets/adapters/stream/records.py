@@ -52,6 +52,12 @@ class Stream:
         return self.source_kind, self.cluster_id, self.topic_id
 
     @property
+    def reading(self) -> str:
+        """What it reads and how it judges, whichever topic of that name it was: incidents of a topic that was made again are
+        over when the next one is read."""
+        return f"{self.source_kind}://{self.topic} {self.acceptance.digest[:12]}"
+
+    @property
     def label(self) -> str:
         """For people: name, topic and number (names and topics of two streams may be equal)."""
         return f"{self.name} ({self.source_kind}://{self.topic}, stream {self.stream_id})"

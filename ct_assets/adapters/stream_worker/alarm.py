@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ct_assets.adapters.stream.state import DeadLetterRow
+    from ct_assets.adapters.stream.state import DeadLetterRow, Stream
     from ct_assets.settings import Settings
     from ct_assets.streaming.definition import Definition
 
@@ -125,7 +125,11 @@ class DeadLetterAlarm:
 
 
 def ledger_alarm(
-    settings: Settings, definition: Definition, say: Callable[[str], None], message_format: str = "json"
+    settings: Settings,
+    definition: Definition,
+    stream: Stream,
+    say: Callable[[str], None],
+    message_format: str = "json",
 ) -> DeadLetterAlarm:
     """An alarm whose incidents are rows of the ledger; a ledger that is away is said and stops nothing."""
 
@@ -145,13 +149,15 @@ def ledger_alarm(
 
         say(message)
         schema = definition.schema
-        found = incidents.Incident(definition.name, schema.name, None, RULE, message, schema.digest, detail=detail)
+        found = incidents.Incident(
+            definition.name, schema.name, None, RULE, message, schema.digest, detail=detail, stream=stream.reading
+        )
         with_ledger(lambda conn: incidents.report(conn, found))
 
     def settle(*rules: str) -> None:
         from ct_assets.adapters import incidents
 
-        with_ledger(lambda conn: incidents.settle(conn, definition.schema.name, rules))
+        with_ledger(lambda conn: incidents.settle(conn, definition.schema.name, rules, stream.reading))
 
     again = f"ct dead-letter replay --definition {shlex.quote(str(definition.path))}"
     if message_format != "json":

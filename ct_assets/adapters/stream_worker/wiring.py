@@ -78,7 +78,7 @@ def open_worker(
         metrics=metrics,
         say=say,
         beat=beat,
-        alarm=ledger_alarm(settings, definitions[0], say, options["message_format"]),
+        alarm=ledger_alarm(settings, definitions[0], stream, say, options["message_format"]),
         crash=crash,
         twin=twin,
     )

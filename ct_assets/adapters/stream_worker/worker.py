@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from ct_assets.adapters.events.port import EventSource
+    from ct_assets.adapters.stream.records import Stream
 
 LOOK_SECONDS = 1.0  # how often lag, watermarks and heartbeats are looked at
 RETRY_SECONDS = 0.2
@@ -67,6 +68,11 @@ class Worker:
     def stop(self, *_: object) -> None:
         """Finish the batch in hand, commit it and leave (SIGTERM)."""
         self._stopping = True
+
+    @property
+    def stream(self) -> Stream:
+        """What it reads for."""
+        return self._wiring.stream
 
     @property
     def was_stopped(self) -> bool:

@@ -10,16 +10,20 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import click
+import polars as pl
 import pytest
 
 from ct_assets.adapters.events import log_segments
 from ct_assets.adapters.events.port import LogTruncated, OffsetOutOfRange, TopicRecreated, open_sink
 from ct_assets.adapters.postgres.connect import connect
+from ct_assets.adapters.stream.training_frames import LossInReach, training_frame
+from ct_assets.adapters.stream.versions import find_table
 from ct_assets.cli.stream import stream as commands
 from ct_assets_tests.adapters.stream_worker.test_after_retention import USERS, checked, counted, defined, read
 from ct_assets_tests.adapters.stream_worker.test_moved_topic import ct
@@ -118,10 +122,40 @@ def test_what_was_lost_unread_is_given_up_by_name_and_the_rest_counts(
     assert (kept["partition"], kept["from"], kept["to"], kept["accepted_by"] != "") == (0, MANY, 2 * MANY, True)
     assert datetime.fromisoformat(kept["accepted_at"]) <= datetime.now(UTC)
     assert status["definitions"][0]["whole_from"] == rows[0]["whole_from"]
+    trained(world, whole_from)
     assert "nothing was lost" in commanded(world, stopped.stderr, "--yes", code=2)["said"]
     fresh = send(world, "d")
     assert world.run("--until-idle").returncode == 0
     counted([*left, *fresh[0], *fresh[1]], read(world, "visits"), 1 / 24)
+
+
+def test_what_other_streams_read_or_give_up_closes_no_incident_of_a_loss(
+    lossy: tuple[World, Any], tmp_path: Path
+) -> None:
+    """One contract over this topic with another lateness, and over another topic: both read on, this stream is stuck."""
+    world, _ = lossy
+    assert world.run("--until-idle").returncode == 1
+    more_patient = defined(tmp_path, "patient", "1h")
+    more_patient.write_text(more_patient.read_text().replace("lateness: 60s", "lateness: 90s"))
+    patient = replace(world, definition=more_patient)
+    assert patient.run("--until-idle").returncode == 0, "it begins where the topic begins"
+    elsewhere = replace(world, definition=defined(tmp_path, "elsewhere", "1h"), topic=None, folder=tmp_path / "other")
+    send(elsewhere, "e")
+    assert elsewhere.run("--until-idle").returncode == 0
+    assert incidents(world) == ["open"]
+    with connect(world.url) as conn:
+        conn.execute(
+            """update stream.partition p set next_offset = 1 from stream.definition d
+               where d.name = 'patient' and d.stream_id = p.stream_id and partition = 0"""
+        )
+    assert patient.run("--until-idle").returncode == 1
+    assert incidents(world) == ["open", "open"]
+    ct(world, "accept-loss", "--definition", str(more_patient), "--source", world.source, "--yes")
+    assert incidents(world) == ["open", "closed"]
+    assert world.run("--until-idle").returncode == 1
+    assert incidents(world) == ["open", "closed"]
+    ct(world, "accept-loss", "--definition", str(world.definition), "--source", world.source, "--yes")
+    assert incidents(world) == ["closed", "closed"]
 
 
 def test_a_loss_that_grows_between_plan_and_yes_is_given_up_as_it_is_then(lossy: tuple[World, Any]) -> None:
@@ -144,8 +178,6 @@ def test_a_worker_that_still_holds_the_partition_is_fenced(lossy: tuple[World, A
         stream = state.find_stream(conn, 1)
         claim = state.claim(conn, stream, [0], "late")[0]
         ct(world, "accept-loss", "--definition", str(world.definition), "--source", world.source, "--yes")
-        import polars as pl
-
         late = state.PartitionProgress(0, claim.epoch, claim.next_offset, claim.next_offset + 5)
         with pytest.raises(state.Fenced):
             state.commit(conn, stream, progress=[late], events=pl.DataFrame())
@@ -173,6 +205,16 @@ def test_every_hint_names_commands_that_are_there(lost: Any) -> None:
             option for parameter in command.params if isinstance(parameter, click.Option) for option in parameter.opts
         }
         assert set(re.findall(r"--[\w-]+", words)) <= known, words
+
+
+def trained(world: World, whole_from: datetime) -> None:
+    """A training set says which of its labels' windows reach the gap."""
+    at = [whole_from - timedelta(days=1), whole_from - timedelta(microseconds=1), whole_from]
+    labels = pl.DataFrame({"who": [0, 0, 0], "at": at}, schema_overrides={"at": pl.Datetime("us", "UTC")})
+    with connect(world.url, autocommit=True) as conn:
+        table = find_table(conn, "visits")
+        with pytest.warns(LossInReach, match="windows of 1 of 3 labels of visits reach messages that were given up"):
+            training_frame(conn, table, labels)
 
 
 def incidents(world: World) -> list[str]:
