@@ -21,9 +21,14 @@ _LEVELS, _ITEMS, _CHARACTERS = 3, 20, 200
 def json_text(value: Any) -> str:
     """The value as one line of JSON: numbers that are not finite as :func:`finite` writes them, other types as text."""
     try:
-        return json.dumps(value, default=str, ensure_ascii=False, allow_nan=False)
+        return json.dumps(value, default=_text, ensure_ascii=False, allow_nan=False)
     except ValueError:
-        return json.dumps(finite(value), default=str, ensure_ascii=False, allow_nan=False)
+        return json.dumps(finite(value), default=_text, ensure_ascii=False, allow_nan=False)
+
+
+def _text(value: Any) -> str:
+    """A decimal is written without an exponent."""
+    return format(value, "f") if isinstance(value, Decimal) else str(value)
 
 
 def finite(value: Any) -> Any:

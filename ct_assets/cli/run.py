@@ -194,7 +194,8 @@ def describe(report: RunReport) -> str:
     """The report as a few lines."""
     if report.nothing_new:
         return f"{report.pipeline}: nothing new was delivered; everything is up to date"
-    counts = ", ".join(f"{len(days)} {state}" for state, days in sorted(report.decided.items())) or "no new delivery"
+    none = "nothing was finished" if report.failures else "no new delivery"
+    counts = ", ".join(f"{len(days)} {state}" for state, days in sorted(report.decided.items())) or none
     lines = [f"{report.pipeline}: {counts}"]
     lines += [f"{view}: {days} days rebuilt" for view, days in report.features_rebuilt.items()]
     if report.training:

@@ -91,8 +91,13 @@ def fields(covered: Coverage) -> dict[str, object]:
     whole = None if covered.whole_from is None else moment_text(covered.whole_from)
     found: dict[str, object] = {"events_removed": covered.removed, "whole_from": whole}
     if covered.begins is not None:
-        found |= {"topic_begins": dict(covered.begins), "events_gone": covered.gone}
+        found |= {"topic_begins": dict(covered.begins), "events_gone": covered.gone, "events_unread": covered.unread}
     return found
+
+
+def lacks(report: dict[str, object]) -> bool:
+    """Whether such fields say that something is missing."""
+    return any(report.get(name) for name in ("events_gone", "events_unread", "whole_from"))
 
 
 def _of_topic(conn: psycopg.Connection, stream: Stream, source: EventSource | None) -> Coverage | None:

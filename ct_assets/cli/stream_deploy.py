@@ -6,13 +6,14 @@ What goes here: options and printing. What does not: building and switching (``a
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from ct_assets.cli.output import emit, say, working
-from ct_assets.cli.stream_coverage import before_reading, fields, of_table, topic
+from ct_assets.cli.stream_coverage import before_reading, fields, lacks, of_table, topic
 from ct_assets.errors import CtError, UsageError
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ _NEXT = {
     "first": "no version answers yet: `ct stream run` makes the first, from the stored events where its topic was read already",
     "build": "`ct stream deploy` builds it from the stored events, compares and switches",
     "switch": "it is built already: `ct stream deploy` compares and switches",
+    "lacking": "it is built already and lacks events: `ct stream deploy` compares and refuses to switch, with --yes it switches",
     "new_stream": "what decides acceptance differs, so every event is judged again: `ct stream deploy` registers it, "
     "`ct stream run` reads the topic from its beginning, a second `ct stream deploy` switches",
     "new_topic": "it answers on {topic}; nothing is stored of the topic that was named: `ct stream deploy --source URL` "
@@ -79,7 +81,8 @@ def plan(path: Path, source_url: str | None, as_json: bool) -> None:
         *(f"  {readable(c)}" for c in found.changes),
         *said,
     ]
-    emit(found.__dict__ | {"next": _next(found)} | report, as_json, "\n".join([*lines, _next(found)]))
+    following = _NEXT["lacking"] if found.action == "switch" and lacks(report) else _next(found)
+    emit(found.__dict__ | {"next": following} | report, as_json, "\n".join([*lines, following]))
 
 
 @click.command()
@@ -129,11 +132,13 @@ def _deployed(
 ) -> tuple[dict[str, object], str]:
     """What was done, for scripts and for people."""
     from ct_assets.adapters.stream import deployment, versions
+    from ct_assets.adapters.stream.registration import Watcher, alone
     from ct_assets.cli.stream_sync import twins
 
     identity = source.identity() if source else None
-    found = deployment.plan(conn, definition, identity)
-    table = _made(conn, definition, found, identity)
+    with alone(conn, definition.name, Watcher(say)):  # planned when no other process builds any more
+        found = deployment.plan(conn, definition, identity)
+        table = _made(conn, definition, found, identity)
     if table is None:
         report, said = before_reading(conn, definition, found, source)
         return found.__dict__ | report, "\n".join([*said, _next(found)])
@@ -170,7 +175,6 @@ def _made(
     """The version's table, ready; None when there is nothing to compare with or to switch to."""
     from ct_assets.adapters.storage import open_storage
     from ct_assets.adapters.stream import deployment, versions
-    from ct_assets.adapters.stream.registration import Watcher, alone
     from ct_assets.settings import load
 
     if found.action in ("nothing", "first"):
@@ -179,10 +183,10 @@ def _made(
     if found.action == "switch":
         return versions.find_table(conn, definition.name, definition.hash, stream.stream_id if stream else None)
     if stream is not None:
-        with working("replaying the stored events, if there are any"), alone(conn, definition.name, Watcher(say)):
+        with working("replaying the stored events, if there are any"):
             table = deployment.register_elsewhere(conn, stream, definition, open_storage(load()))
         return table if found.action == "build" else None
-    with working("replaying the stored events"), alone(conn, definition.name, Watcher(say)):
+    with working("replaying the stored events"):
         built = deployment.build(conn, definition, storage=open_storage(load()))
     say(f"{built.events} events folded; commits waited {built.locked_seconds * 1e3:.0f} ms")
     return built.table
@@ -226,14 +230,18 @@ def _compared(
     report |= fields(covered)
     if covered.begins is not None or covered.lacking:
         say(str(covered))
-    lacks = covered.lacking
+    against = covered.lacking
     if found.different:
-        lacks.append(f"{found.different} values that should be the same differ between the versions")
-    if lacks and refusing:
+        against.append(f"{found.different} values that should be the same differ between the versions")
+    if against and refusing:
+        file = shlex.quote(str(definition.path))
+        first = (
+            f"`ct stream run --definition {file} --source URL` reads the rest of the topic; " if covered.unread else ""
+        )
         raise CtError(
-            f"{'; '.join(lacks)}; nothing was switched",
-            hint="`ct stream deploy --yes` switches all the same (--back undoes it); what expired can only be produced again,"
-            " what retention has removed is no longer missed once windows have passed it",
+            f"{'; '.join(against)}; nothing was switched",
+            hint=f"{first}`ct stream deploy --definition {file} --yes` switches all the same (--back undoes it); what expired"
+            " can only be produced again, what retention has removed is no longer missed once windows have passed it",
         )
     return report
 

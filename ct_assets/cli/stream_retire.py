@@ -48,6 +48,8 @@ def retire(name: str, hash_: str, yes: bool, as_json: bool) -> None:
         reading = [
             f"version {number} of {model} leads and reads version {full[:12]} of {name}" for model, number in champions
         ]
+        with conn.transaction():
+            versions.refuse_while_built(conn, table)
         if yes:
             if reading:
                 raise CtError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -98,3 +99,8 @@ def test_every_number_without_a_word_in_json_is_a_text() -> None:
     value = {"a": [math.inf, (-math.inf, math.nan)], "b": 1.5, "c": None, "d": {"e": math.inf}, "f": True}
     expected = {"a": ["Infinity", ["-Infinity", "NaN"]], "b": 1.5, "c": None, "d": {"e": "Infinity"}, "f": True}
     assert strictly(json_text(value)) == expected
+
+
+def test_decimals_have_no_exponent() -> None:
+    values = [Decimal("3E-30"), Decimal("1E+3"), Decimal("-0.50"), Decimal("0E-2"), Decimal("NaN")]
+    assert json.loads(json_text(values)) == ["0." + "0" * 29 + "3", "1000", "-0.50", "0.00", "NaN"]

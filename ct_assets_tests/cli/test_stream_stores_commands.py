@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -19,7 +21,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from ct_assets.adapters.postgres.connect import connect
-from ct_assets.adapters.stream import online, state
+from ct_assets.adapters.stream import deployment, online, state, versions
 from ct_assets.adapters.stream.redis_sync import Twin
 from ct_assets.cli.dead_letter import dead_letter
 from ct_assets.cli.features import features
@@ -329,10 +331,29 @@ def test_an_old_version_is_retired_only_with_yes_and_never_the_one_that_answers(
     assert as_json(retire, "--view", "visits", "--version", old[:8]) == [
         {"name": "visits", "hash": old, "retired": False, "champions": []}
     ]
+    refused = CliRunner().invoke(retire, ["--view", "visits", "--version", "", "--yes"])
+    assert "may be any of: " in str(refused.exception), "an empty variable of a shell is no version"
     assert len(as_json(status)[0]["definitions"]) == 2
     as_json(retire, "--view", "visits", "--version", old[:8], "--yes")
     assert [d["answers"] for d in as_json(status)[0]["definitions"]] == [True]
     assert as_json(features, "get", "--view", "visits", "--entity", "who=1")[0]["n"] == 3
+
+
+def test_a_deploy_that_waited_finds_what_another_built_and_switched(folder: Path, pg_url: str) -> None:
+    new = load_definition(folder / "new/visits.yaml")
+    command = [sys.executable, "-m", "ct_assets.cli", "stream", "deploy", "--definition", str(new.path), "--json"]
+    with connect(pg_url, autocommit=True) as other:
+        other.execute("select pg_advisory_lock(%s, hashtext('visits'))", (versions.BUILD_LOCK,))
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as waiting:
+            assert waiting.stderr is not None
+            assert "another process builds a version of visits: waiting" in waiting.stderr.readline()
+            built = deployment.build(other, new)
+            old = versions.find_table(other, "visits").definition.hash
+            versions.switch(other, "visits", built.table.definition.hash, old)
+            other.execute("select pg_advisory_unlock(%s, hashtext('visits'))", (versions.BUILD_LOCK,))
+            said, wrong = waiting.communicate(timeout=60)
+    assert waiting.returncode == 0, wrong
+    assert json.loads(said)["action"] == "nothing"
 
 
 def test_check_recomputes_what_was_read_and_notices_a_damaged_row(folder: Path, pg_url: str) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ct_assets.streaming.definition import Definition
 
-_EXACT = 2**53  # a double beyond may stand for several integers
+_EXACT = 2**53  # a double from here on may stand for several integers: 2**53 + 1 becomes 2**53
 _FOUND = {  # what pandas finds in a column, nulls aside, that can be a key of the contract's type
     "integer": ("integer", "floating", "mixed-integer-float", "empty"),
     "string": ("string", "empty"),
@@ -69,7 +69,7 @@ def entities(frame: pd.DataFrame, key: str, definition: Definition) -> pl.Series
 
 
 def _whole(value: Any) -> int:
-    if isinstance(value, float) and not (value.is_integer() and abs(value) <= _EXACT):
+    if isinstance(value, float) and not (value.is_integer() and abs(value) < _EXACT):
         raise ValueError(f"{value!r}, which may be no exact integer")
     if int(value) not in WHOLE_64:
         raise ValueError(f"{value!r}, which does not fit 64 bits")

@@ -161,8 +161,11 @@ def _is_to_build(conn: psycopg.Connection, stream: Stream, definition: Definitio
 @contextmanager
 def alone(conn: psycopg.Connection, name: str, watcher: Watcher) -> Iterator[None]:
     """Hold the lock of a name on this session (it goes with the process): whoever builds a version of it does."""
-    key = (BUILD_LOCK, name)
+    key, waits = (BUILD_LOCK, name), False
     while conn.execute("select pg_try_advisory_lock(%s, hashtext(%s))", key).fetchone() != (True,):
+        if not waits:
+            watcher.say(f"another process builds a version of {name}: waiting for it ...")
+        waits = True
         watcher.beat()
         time.sleep(_LOOK_SECONDS)
     try:

@@ -65,15 +65,19 @@ def find_table(
     One definition may be registered over several topics: of those the one of ``stream_id``, else the one that answers
     (or does not, when it is for ``retiring``; then one that was not built to its end is found too).
     """
-    row = conn.execute(
-        """select d.definition_id, d.stream_id, d.document from stream.definition d
+    rows = conn.execute(
+        """select d.definition_id, d.stream_id, d.document, d.hash from stream.definition d
            left join stream.active a using (definition_id)
            where d.name = %s and (%s or d.state <> 'building')
              and (case when %s::text is null then a.name is not null else starts_with(d.hash, %s) end)
              and (%s::integer is null or d.stream_id = %s)
-           order by (a.name is null) = %s, d.definition_id desc limit 1""",
+           order by (a.name is null) = %s, d.definition_id desc""",
         (name, retiring, hash_, hash_ or "", stream_id, stream_id, not retiring),
-    ).fetchone()
+    ).fetchall()
+    if hash_ is not None and (not hash_ or len({row[3] for row in rows}) > 1):
+        meant = ", ".join(sorted({_short(row[3]) for row in rows})) or "none is there"
+        raise UsageError(f"version {hash_!r} of {name} may be any of: {meant}", hint="write more of the hash")
+    row = rows[0] if rows else None
     if row is None:
         _refuse_unfinished(conn, name, hash_)
         names = sorted({v.name for v in listed(conn)})
@@ -95,11 +99,11 @@ def _refuse_unfinished(conn: psycopg.Connection, name: str, hash_: str | None) -
             f"{name} is being built from the stored events and does not answer yet",
             hint="`ct stream status` says when it is ready",
         )
-    short = _short(found[-1].hash)
+    short, answered = _short(found[-1].hash), any(v.is_active for v in listed(conn, name))
+    again = "ct stream deploy --definition FILE" if answered else "ct stream run --definition FILE --source URL"
     raise UsageError(
         f"version {short} of {name} was not built to its end: whoever built it ended or was killed",
-        hint="`ct stream run` or `ct stream deploy` with its definition begins again;"
-        f" `ct stream retire --view {name} --version {short} --yes` removes it",
+        hint=f"`{again}` begins again; `ct stream retire --view {name} --version {short} --yes` removes it",
     )
 
 
@@ -210,7 +214,7 @@ def retire(conn: psycopg.Connection, name: str, hash_: str) -> None:
     """
     table = find_table(conn, name, hash_, retiring=True)
     with conn.transaction():
-        _refuse_while_built(conn, table)
+        refuse_while_built(conn, table)
         conn.execute("select pg_advisory_xact_lock(%s)", (DDL_LOCK,))
         conn.execute(
             "select from stream.partition where stream_id = %s order by partition for no key update", (table.stream_id,)
@@ -221,7 +225,7 @@ def retire(conn: psycopg.Connection, name: str, hash_: str) -> None:
         drop(conn, table)
 
 
-def _refuse_while_built(conn: psycopg.Connection, table: OnlineTable) -> None:
+def refuse_while_built(conn: psycopg.Connection, table: OnlineTable) -> None:
     """Of a version that is not ready: hold the lock of builds until the open transaction ends, or raise UsageError."""
     name = table.definition.name
     row = conn.execute(

@@ -187,6 +187,17 @@ def test_a_build_that_died_is_begun_again(conn, world, monkeypatch) -> None:
     assert [v.state for v in versions.listed(conn)] == ["ready", "ready"]
 
 
+def test_a_beginning_that_several_versions_share_names_none(conn, world) -> None:
+    _, old, new, _ = world
+    deployment.build(conn, new)
+    conn.execute("update stream.definition set hash = 'abc' || substr(hash, 4)")
+    hash_ = f"abc{new.hash[3:]}"
+    with pytest.raises(UsageError, match="version 'abc' of visits may be any of: abc"):
+        versions.retire(conn, "visits", "abc")
+    assert versions.find_table(conn, "visits", hash_[:12]).definition.hash == new.hash
+    assert versions.find_table(conn, "visits").definition.hash == old.definition.hash
+
+
 def test_retired_versions_are_gone_and_the_active_one_stays(conn, world) -> None:
     writer, old, new, events = world
     deployment.build(conn, new)
