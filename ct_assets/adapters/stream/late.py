@@ -12,6 +12,7 @@ So what counts depends on the events alone, never on which of them a reading ask
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_left, insort
 from typing import TYPE_CHECKING
 
 from ct_assets.adapters.stream.chunk_form import APPEND, KNOWN, OFFSET, PARTITION, decode_chunk, encode_chunk
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from ct_assets.adapters.storage import Storage
     from ct_assets.adapters.stream.records import Stream
 
-_ORDER, _OTHER, _REPLAY = "_order", "_order_other", "_replay"  # columns: of arrival, the other's of a pair, of a letter
+_ORDER, _REPLAY, _TIME = "_order", "_replay", "_time"  # columns: number of arrival, of a letter's replay, microseconds
 
 
 def insert_late(conn: psycopg.Connection, stream: Stream, events: pl.DataFrame, replay: int | None = None) -> None:
@@ -82,21 +83,16 @@ def late_events(
     if not found:
         return None
     late = pl.concat(found).with_row_index(_ORDER)
-    asked = pl.Series(late[_ORDER])
-    if query.after is None:
-        asked = late.join(_repeats(late, late, stream).filter(pl.col(_ORDER) > pl.col(_OTHER)), on=_ORDER, how="anti")[
-            _ORDER
-        ]
+    repeats = _repeats(late, stream) if query.after is None else []
     late = late.filter(
-        pl.col(_ORDER).is_in(asked.implode()),
+        ~pl.col(_ORDER).is_in(repeats),
         time >= query.since if query.since is not None else True,
         time < query.until if query.until is not None else True,
         _came_after(query),
     ).unique([PARTITION, OFFSET], keep="first", maintain_order=True)
     if not len(late):
         return None
-    late = late.join(_repeats(late, _accepted(conn, stream, late, storage), stream), on=_ORDER, how="anti")
-    late = late.drop(_ORDER, _REPLAY)
+    late = late.join(_accepted(conn, stream, late, storage), on=_ORDER, how="anti").drop(_ORDER, _REPLAY)
     if query.columns is not None:
         places = (PARTITION, OFFSET, *([APPEND] if query.append_times else []), KNOWN)
         late = late.select(list(dict.fromkeys((*query.columns, *places))))
@@ -149,34 +145,45 @@ def _came_after(query: EventQuery) -> pl.Expr:
     return ~seen
 
 
-def _repeats(late: pl.DataFrame, others: pl.DataFrame, stream: Stream) -> pl.DataFrame:
-    """Pairs (``_ORDER``, ``_OTHER``) of late events and others of the same partition and id within the horizon."""
+def _repeats(late: pl.DataFrame, stream: Stream) -> list[int]:
+    """``_ORDER`` of late events that have the partition and id of one before them, at most a horizon away.
+
+    One by one: a pair of each two would be a million million where a producer gives all its events one id.
+    """
     import polars as pl
 
-    name, time = stream.acceptance.event_id, stream.event_time
-    columns = [PARTITION, name, time, *([_ORDER] if _ORDER in others.columns else [])]
-    pairs = late.select(_ORDER, PARTITION, name, time).join(
-        others.select(columns), on=[PARTITION, name], suffix="_other"
-    )
-    apart = (pl.col(time).dt.epoch("us") - pl.col(f"{time}_other").dt.epoch("us")).abs()
-    return pairs.filter(apart <= stream.acceptance.dedup_horizon_us)
+    names, horizon = [PARTITION, stream.acceptance.event_id], stream.acceptance.dedup_horizon_us
+    several = late.filter(pl.len().over(names) > 1)
+    found: list[int] = []
+    before: dict[tuple[object, ...], list[int]] = {}
+    for order, time, *name in several.select(_ORDER, pl.col(stream.event_time).dt.epoch("us"), *names).iter_rows():
+        times = before.setdefault(tuple(name), [])
+        nearest = bisect_left(times, time - horizon)
+        if nearest < len(times) and times[nearest] <= time + horizon:
+            found.append(order)
+        insort(times, time)
+    return found
 
 
 def _accepted(conn: psycopg.Connection, stream: Stream, late: pl.DataFrame, storage: Storage | None) -> pl.DataFrame:
-    """(partition, id, time) of accepted events that have one of the late ones' ids, from a horizon before to one behind."""
+    """``_ORDER`` of late events of whose partition and id one was accepted, at most a horizon away."""
     import polars as pl
 
-    name, time = stream.acceptance.event_id, stream.event_time
-    low, high = late[time].to_physical().min(), late[time].to_physical().max()
+    name, at = stream.acceptance.event_id, stream.event_time
+    low, high = late[at].to_physical().min(), late[at].to_physical().max()
     assert isinstance(low, int)
     assert isinstance(high, int)
     horizon = stream.acceptance.dedup_horizon_us
     query = EventQuery(
         since=low - horizon,
         until=high + horizon + 1,
-        columns=(name, time),
+        columns=(name, at),
         only=pl.col(name).is_in(late[name].unique().implode()),
         append_times=False,
     )
-    frames = [frame.select(PARTITION, name, time) for frame in event_frames(conn, stream, query, storage)]
-    return pl.concat(frames) if frames else late.select(PARTITION, name, time).clear()
+    time, pairs = pl.col(at).dt.epoch("us"), []
+    asked = late.select(_ORDER, PARTITION, name, time.alias(_TIME))
+    for frame in event_frames(conn, stream, query, storage):
+        both = asked.join(frame.select(PARTITION, name, at), on=[PARTITION, name])
+        pairs.append(both.filter((time - pl.col(_TIME)).abs() <= horizon).select(_ORDER))
+    return pl.concat(pairs) if pairs else asked.select(_ORDER).clear()
