@@ -1,4 +1,4 @@
-"""The HTTP application: score, health, readiness, status.
+"""The HTTP application: score, health, readiness, status, metrics.
 
 What goes here: routes, status codes. What does not: scoring (``scorer``), following the champion (``champion``).
 
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ct_assets.errors import CtError, UsageError, first_line
 from ct_assets.serving.features import FeaturesAway
+from ct_assets.serving.metrics import Counted, ServingMetrics
 from ct_assets.serving.scorer import Scorer
 
 THREADS = 8  # requests at a time; each holds one connection of the online store
@@ -68,12 +69,26 @@ def application(scorer: Scorer) -> Any:
         model.features.freshness()
         return {"status": "ready", "model_version": model.version}
 
+    _watched(app, scorer)
+    return app
+
+
+def _watched(app: Any, scorer: Scorer) -> None:
+    """What people and Prometheus ask about it."""
+    from fastapi.responses import PlainTextResponse
+
+    metrics = ServingMetrics(lambda: status(scorer))
+    app.add_middleware(Counted, metrics=metrics)
+
     @app.get("/status")
     def state() -> dict[str, Any]:
         """Model, features and log: versions, how stale, what is wrong."""
         return status(scorer)
 
-    return app
+    @app.get("/metrics", response_class=PlainTextResponse)
+    def prometheus() -> PlainTextResponse:
+        """Requests, scores, time, model and freshness, as Prometheus reads them."""
+        return PlainTextResponse(metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 def status(scorer: Scorer) -> dict[str, Any]:

@@ -93,6 +93,18 @@ class Served:
             urllib.request.Request(f"{self.url}/score", body, {"content-type": "application/json"}, method="POST")
         )
 
+    def metrics(self) -> dict[str, float]:
+        """Name (and code) -> value of `/metrics`, by Prometheus' own parser."""
+        from prometheus_client.parser import text_string_to_metric_families
+
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=30) as answer:
+            families = text_string_to_metric_families(answer.read().decode())
+            return {
+                " ".join([sample.name, *sample.labels.values()]): sample.value
+                for family in families
+                for sample in family.samples
+            }
+
     def _asked(self, request: urllib.request.Request) -> tuple[int, Any]:
         try:
             with urllib.request.urlopen(request, timeout=30) as answer:
@@ -185,6 +197,26 @@ def test_a_question_that_makes_no_sense_is_422(served: Served, users: Any, says:
     code, answer = served.score(users)
     assert code == 422
     assert says in json.dumps(answer)
+
+
+def test_metrics_count_answers_and_say_which_model_and_how_fresh(shop: Shop, served: Served) -> None:
+    before = served.metrics()
+    assert served.score(shop.users[:3])[0] == 200
+    assert served.score(["42"])[0] == 422
+    _, answer = served.score(shop.users[:2])
+    after = served.metrics()
+
+    def grown(name: str) -> float:
+        return after[name] - before[name]
+
+    assert [grown(f"ct_serve_requests_total {code}") for code in (200, 422, 503)] == [2, 1, 0]
+    assert grown("ct_serve_scores_total") == 5
+    assert grown("ct_serve_request_seconds_count") == 3
+    assert 0 < grown("ct_serve_request_seconds_sum") < 3 * WAIT_SECONDS
+    assert after["ct_serve_model_version"] == answer["model_version"]
+    assert (after["ct_serve_model_is_stale"], after["ct_serve_features_away"]) == (0, 0)
+    assert after["ct_serve_features_staleness_seconds"] >= answer["staleness_seconds"]
+    assert after["ct_serve_features_is_stale"] == answer["is_stale"]
 
 
 def test_nobody_asked_is_an_empty_answer(served: Served) -> None:
