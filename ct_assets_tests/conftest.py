@@ -9,6 +9,7 @@ import fcntl
 import itertools
 import os
 import shutil
+import signal
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +40,12 @@ def _shared_folder(factory: pytest.TempPathFactory) -> Path:
     """A folder that all xdist workers of this session see: the parent of their own base folders."""
     base = factory.getbasetemp()
     return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+def pytest_configure() -> None:
+    """A shell starts background jobs with Ctrl-C ignored, and so would be the commands on which tests press it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
