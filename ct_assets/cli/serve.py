@@ -5,13 +5,15 @@ What goes here: options, wiring, files. What does not: scoring (``ct_assets.serv
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ct_assets.cli.output import emit, keep_inputs, parquet, say, writing
-from ct_assets.errors import UsageError, did_you_mean
+from ct_assets.errors import UsageError, did_you_mean, first_line
+from ct_assets.json_values import shown
 
 if TYPE_CHECKING:
     import socket
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from ct_assets.settings import Settings
 
 MODEL = "shop/purchase_propensity"
+_WHOLE = re.compile(r"\s*[+-]?[0-9]+\s*")  # Python takes 1_000 and other scripts' digits too
 
 
 @click.command()
@@ -141,32 +144,44 @@ def score(file: Path, model: str, out: Path, as_json: bool) -> None:
     follower = _follower(settings, model, 1.0)
     follower.poll()
     key = follower.current.features.entity
-    entities = _entities(file, key, follower)
-    frames = []
-    for part in Scorer(follower).score_many(entities):
-        about = {name: pl.lit(value) for name, value in part.about().items() if name != "request_id"}
-        head = pl.DataFrame({key: part.entities, "score": pl.Series(part.scores, dtype=pl.Float64)})
+    entities = entities_of(file, key, follower)
+    frames, scorer = [], Scorer(follower)
+    stale = {"is_stale": False, "model_is_stale": False}
+    for part in scorer.score_many(entities) if entities else [scorer.score([])]:
+        said = part.about()
+        stale = {name: stale[name] or bool(said[name]) for name in stale}
+        about = {name: pl.lit(value) for name, value in said.items() if name != "request_id"}
+        users = pl.Series(key, part.entities, pl.Int64 if part.model.features.is_integer else pl.String)
+        head = pl.DataFrame([users, pl.Series("score", part.scores, pl.Float64)])
         frames.append(head.hstack(part.features.frame).with_columns(**about))
-    found = pl.concat(frames, how="vertical_relaxed") if frames else pl.DataFrame({key: [], "score": []})
+    found = pl.concat(frames, how="vertical_relaxed")
     with writing("--out", out):
         found.write_parquet(out)
     total: dict[str, Any] = {"file": str(file), "out": str(out), "rows": len(found), "model": model}
-    total["model_version"] = follower.current.version
-    emit(total, as_json, f"{len(found)} scores of {model} version {total['model_version']} are in {out}")
+    total |= {"model_version": follower.current.version, **stale}
+    old = "; the features are stale" * stale["is_stale"] + "; another version may lead by now" * stale["model_is_stale"]
+    emit(total, as_json, f"{len(found)} scores of {model} version {total['model_version']} are in {out}{old}")
 
 
-def _entities(file: Path, key: str, follower: Follower) -> list[Any]:
+def entities_of(file: Path, key: str, follower: Follower) -> list[Any]:
     """The key's column, in the key's type. Raises UsageError naming what is there instead."""
     import polars as pl
 
-    frame = pl.read_csv(file, infer_schema=False)
+    try:
+        frame = pl.read_csv(file, infer_schema=False)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise UsageError(
+            f"{file} cannot be read as CSV: {first_line(error)}", hint=f"a header with the column {key}, a user a line"
+        ) from None
     if key not in frame.columns:
         near = did_you_mean(key, frame.columns) or f"columns: {', '.join(frame.columns)}"
         raise UsageError(f"{file} has no column {key!r}", hint=near)
     values = frame[key].to_list()
     if follower.current.features.is_integer:
-        try:
-            return [int(value) for value in values]
-        except (TypeError, ValueError) as error:
-            raise UsageError(f"{file}: {key} must be whole numbers ({error})") from None
+        for row, value in enumerate(values):
+            if value is None or not _WHOLE.fullmatch(value):
+                raise UsageError(
+                    f"{file}: {key} is {shown(value)} in data row {row + 1}, no whole number", hint="for example 42"
+                )
+        return [int(value) for value in values]
     return values

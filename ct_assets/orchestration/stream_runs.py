@@ -24,11 +24,26 @@ class StreamLoop(RunLoop):
 
     def through(self) -> None:
         """Hours, then the live view, the training set and the model, when an hour is newer than them."""
+        self.tell_version()
         if self.bring_hours() and self.behind():
             self.say("training" if self.pipeline.spec.model else "verifying the live view")
             passed = self.start(self.pipeline.names.training_job, {})
             if passed and self.pipeline.spec.model:
                 self.report.training = self.summary()
+
+    def tell_version(self) -> None:
+        """Everything here is of the version that answers, which need not be that of the file. Raises ``NoStream``."""
+        from ct_assets.orchestration.stream_hours import live_table
+
+        with self.installation.stream() as conn:
+            answers = live_table(conn, self.pipeline).definition.hash
+        mine = self.pipeline.definition
+        if answers != mine.hash:
+            file = self.pipeline.spec.source.stream
+            self.say(
+                f"version {answers[:12]} of {mine.name} answers and is used, the file is {mine.hash[:12]}:"
+                f" `ct stream deploy --definition {file}` builds and switches"
+            )
 
     def bring_hours(self) -> bool:
         """Build the hours that are due; False when the run failed. Raises ``NoStream``."""
@@ -62,6 +77,14 @@ class StreamLoop(RunLoop):
         with self.installation.ledger() as conn:
             versions, leads = champion.versions(conn, self.pipeline.model), champion.champion(conn, self.pipeline.model)
         found: dict[str, Any] = {"model": self.pipeline.model, "champion": leads.version if leads else None}
-        if versions:
-            found |= {"version": versions[-1].version, "decision": versions[-1].decision}
+        trained = self._trained()
+        for version in versions:
+            if version.version == trained:
+                found |= {"version": trained, "decision": version.decision}
         return found
+
+    def _trained(self) -> object:
+        """The number of the version that the last training gave; a training that is repeated finds an earlier one."""
+        records = self.instance.fetch_materializations(self.pipeline.names.model_key, limit=1).records
+        made = records[0].asset_materialization if records else None
+        return made.metadata["version"].value if made is not None and "version" in made.metadata else None

@@ -3,7 +3,7 @@
 What goes here: the sensor and its cursor. What does not: which hours are due (``stream_hours``).
 
 The cursor holds how far the stream was looked at and the hours that were not over then; it saves reading, nothing else: a
-lost one means that all hours are compared with what Dagster knows (F40). The run key is the digest of hours and versions,
+lost one, or one of another stream or version than answers now, means that all hours are compared with what Dagster knows (F40). The run key is the digest of hours and versions,
 so a tick that is repeated asks for the same run once, and a failing hour is asked once a version (`ct run` asks again).
 """
 
@@ -54,8 +54,14 @@ def look(
     from ct_assets.adapters.stream.snapshots import touched_hours
     from ct_assets.orchestration import stream_hours
 
-    before = json.loads(cursor) if cursor else {"version": {}, "open": [], "checks": {}}
+    nothing = {"version": {}, "open": [], "checks": {}}
+    before = json.loads(cursor) if cursor else nothing
     found = stream_hours.where_it_is(installation, pipeline)
+    with installation.stream() as conn:
+        answers = stream_hours.live_table(conn, pipeline).definition.hash
+    of = [found.stream_id, answers]
+    if before.get("of") != of:
+        before = nothing | {"checks": before["checks"]}
     version = {str(partition): list(place) for partition, place in found.version.items()}
     events: list[Any] = []
     hours = set(before["open"])
@@ -72,7 +78,7 @@ def look(
         if checks.get(result.check_name) != result.passed:
             checks[str(result.check_name)] = result.passed
             events.append(_evaluation(pipeline, result))
-    told = json.dumps({"version": version, "open": sorted(still_open), "checks": checks})
+    told = json.dumps({"of": of, "version": version, "open": sorted(still_open), "checks": checks})
     return dg.SensorResult(run_requests=requests(pipeline, due), cursor=told, asset_events=events)
 
 

@@ -32,6 +32,7 @@ def application(scorer: Scorer) -> Any:
     from contextlib import asynccontextmanager
 
     from fastapi import FastAPI
+    from fastapi.exceptions import RequestValidationError
     from fastapi.responses import JSONResponse
 
     @asynccontextmanager
@@ -50,6 +51,14 @@ def application(scorer: Scorer) -> Any:
             logging.getLogger("uvicorn.error").warning("%s: %s", error.message, first_line(error.__cause__))
         headers = {"retry-after": "2"} if code == 503 else None
         return JSONResponse({"error": error.message, "hint": error.hint}, code, headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def refused(_: Any, error: RequestValidationError) -> JSONResponse:
+        """The framework's own answer repeats the question, which may hold what JSON cannot."""
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])).encode(errors="backslashreplace").decode()
+        hint = 'the body is {"user_ids": [42, 43]}'
+        return JSONResponse({"error": f"{where}: {first['msg']}", "hint": hint}, 422)
 
     @app.post("/score")
     def score(question: Question) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -14,9 +15,12 @@ import pytest
 
 from ct_assets.adapters.postgres.connect import connect
 from ct_assets.adapters.storage import open_storage
+from ct_assets.adapters.stream import deployment, versions
 from ct_assets.orchestration.stream_hours import DEAD, FRESH, NoStream, stream_state
 from ct_assets.settings import Settings
+from ct_assets.streaming.definition import load_definition
 from ct_assets.streaming.oracle import Event
+from ct_assets_tests.adapters.stream_worker.world import DEFINITION
 from ct_assets_tests.orchestration.stream_passes import HOUR_US, START_US, StreamPasses, key
 
 TOO_LATE = "too late to be accepted, counted here"
@@ -172,6 +176,30 @@ def test_the_sensor_asks_once_for_all_hours_that_are_due(shop: StreamPasses) -> 
     shop.work()
     later = shop.tick(quiet.cursor)
     assert [request.tags["ct/days"] for request in later.run_requests or []] == [f"{key(3)}..{key(3)}"]
+
+
+def test_the_sensor_looks_at_all_hours_again_when_another_version_or_stream_answers(
+    shop: StreamPasses, tmp_path: Path
+) -> None:
+    """A stream of its own has offsets of its own: those that the old one had read say nothing of it."""
+    shop.work()
+    shop.run()
+    quiet = shop.tick(shop.tick().cursor)
+    assert quiet.run_requests == []
+    folder = DEFINITION.parent
+    changed = tmp_path / "changed.yaml"
+    text = re.sub(r"contract: (\S+?)([,}\n])", lambda m: f"contract: {folder / m[1]}{m[2]}", DEFINITION.read_text())
+    changed.write_text(text + "  - {name: clicks_30m, function: count, window: 30m, where: {event_type: click}}\n")
+    with connect(shop.world.url, autocommit=True) as conn:
+        built = deployment.build(conn, load_definition(changed))
+        versions.switch(conn, "user_activity", built.table.definition.hash, shop.pipeline.definition.hash)
+    again = shop.tick(quiet.cursor)
+    assert [request.tags["ct/days"] for request in again.run_requests or []] == [f"{key(0)}..{key(2)}"]
+    assert shop.tick(again.cursor).run_requests == []
+    before = json.loads(str(again.cursor))
+    assert before["of"][1] == built.table.definition.hash
+    other = json.dumps(before | {"of": [before["of"][0] + 1, before["of"][1]]})
+    assert [r.run_key for r in shop.tick(other).run_requests or []] == [r.run_key for r in again.run_requests or []]
 
 
 def test_checks_of_the_topic_look_at_data_time_and_dead_letters(shop: StreamPasses) -> None:

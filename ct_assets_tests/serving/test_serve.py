@@ -191,6 +191,8 @@ def test_every_answer_is_in_the_log(shop: Shop, served: Served) -> None:
         (42, ""),
         (list(range(1_001)), "at most 1000"),
         ([2**63], "does not fit 64 bits"),
+        ([float("nan")], "body.user_ids.0"),
+        ([float("inf")], "body.user_ids.0"),
     ],
 )
 def test_a_question_that_makes_no_sense_is_422(served: Served, users: Any, says: str) -> None:
@@ -224,20 +226,40 @@ def test_nobody_asked_is_an_empty_answer(served: Served) -> None:
     assert (code, answer["scores"]) == (200, [])
 
 
+def test_a_question_that_json_cannot_repeat_is_422_in_the_form_of_the_others(served: Served) -> None:
+    body = b'{"user_ids": [1], "\\ud800": 1}'
+    request = urllib.request.Request(f"{served.url}/score", body, {"content-type": "application/json"}, method="POST")
+    code, answer = served._asked(request)
+    assert (code, set(answer)) == (422, {"error", "hint"})
+    assert answer["error"].startswith("body: Input should be a valid string")
+
+
 def test_a_file_gets_the_same_scores(shop: Shop, served: Served, tmp_path: Path) -> None:
     """Of users without events, because the values of others decay between two calls."""
     users = [900_001, 900_002]
     _, answer = served.score(users)
     (tmp_path / "users.csv").write_text("user_id\n900001\n900002\n")
-    environ = {**os.environ, "CT_HOME": str(shop.world.home), "CT_DATABASE_URL": shop.world.url}
-    words = ["score", str(tmp_path / "users.csv"), "--out", str(tmp_path / "scores.parquet"), "--json"]
-    done = subprocess.run([sys.executable, "-m", "ct_assets.cli", *words], env=environ, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    found = pl.read_parquet(tmp_path / "scores.parquet")
+    (tmp_path / "nobody.csv").write_text("user_id\n")
+
+    def scored(name: str) -> tuple[dict[str, Any], pl.DataFrame]:
+        environ = {**os.environ, "CT_HOME": str(shop.world.home), "CT_DATABASE_URL": shop.world.url}
+        out = tmp_path / f"{name}.parquet"
+        words = ["score", str(tmp_path / f"{name}.csv"), "--out", str(out), "--json"]
+        done = subprocess.run(
+            [sys.executable, "-m", "ct_assets.cli", *words], env=environ, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout), pl.read_parquet(out)
+
+    said, found = scored("users")
     assert found["user_id"].to_list() == users
     assert found["score"].to_list() == [row["score"] for row in answer["scores"]]
     assert found["model_version"].to_list() == [answer["model_version"]] * 2
-    assert json.loads(done.stdout)["rows"] == 2
+    assert (said["rows"], said["model_is_stale"]) == (2, False)
+    assert said["is_stale"] == found["is_stale"].any()
+    none, nobody = scored("nobody")
+    assert (none["rows"], nobody.schema["user_id"]) == (0, pl.Int64)
+    assert nobody.columns == found.columns
 
 
 def test_a_taken_port_and_parquet_called_csv_are_wrong_usage(tmp_path: Path) -> None:

@@ -266,18 +266,20 @@ def _live(
     return [
         (
             f"{name}__{feature}" if full_names else feature,
-            _doubles(values[feature]).to_arrow(compat_level=pl.CompatLevel.oldest()),
+            _carried(values[feature]).to_arrow(compat_level=pl.CompatLevel.oldest()),
         )
         for feature in features
     ]
 
 
-def _doubles(series: Any) -> Any:
-    """Decimals as doubles and dates as text, as the projection declares them."""
+def _carried(series: Any) -> Any:
+    """Decimals as doubles, dates as text and times in whole seconds: what Feast can carry online too."""
     import polars as pl
 
     if isinstance(series.dtype, pl.Decimal):
         return series.cast(pl.Float64)
+    if isinstance(series.dtype, pl.Datetime):
+        return series.dt.truncate("1s")
     return series.cast(pl.String) if series.dtype == pl.Date else series
 
 
@@ -316,7 +318,7 @@ def _empty(source: StreamEventsSource, columns: list[str]) -> pa.Table:
         none = pl.DataFrame(schema={table.definition.entity: pl.Int64 if is_integer else pl.String, TIMESTAMP: stamp})
         values = training_frame(conn, table, none.with_columns(pl.col(TIMESTAMP).alias("at")))
     values = values.with_columns(pl.col(TIMESTAMP).alias(CREATED))
-    return pl.DataFrame([_doubles(values[c]) for c in columns]).to_arrow(compat_level=pl.CompatLevel.oldest())
+    return pl.DataFrame([_carried(values[c]) for c in columns]).to_arrow(compat_level=pl.CompatLevel.oldest())
 
 
 def _untyped(columns: list[str]) -> pa.Table:

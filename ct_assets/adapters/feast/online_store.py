@@ -187,7 +187,7 @@ def value_proto(value: Any) -> Value:
     if isinstance(value, int):
         return Value(int64_val=value)
     if isinstance(value, datetime):
-        return Value(unix_timestamp_val=int(value.timestamp()))
+        return Value(unix_timestamp_val=(value - _EPOCH) // timedelta(seconds=1))  # Feast's times are whole seconds
     if isinstance(value, str):
         return Value(string_val=value)
     return Value(string_val=value.isoformat()) if hasattr(value, "isoformat") else Value(double_val=float(value))
@@ -199,7 +199,10 @@ def _sample(config: RepoConfig) -> float:
 
 def _entity(key: EntityKey) -> Any:
     value = key.entity_values[0]
-    return getattr(value, str(value.WhichOneof("val")))
+    kind = value.WhichOneof("val")
+    if kind is None:
+        raise UsageError(f"the key {key.join_keys[0]!r} is null in a row", hint="leave that row out")
+    return getattr(value, kind)
 
 
 def _key(config: RepoConfig, key: EntityKey) -> bytes:

@@ -5,8 +5,9 @@ letters themselves (``dead_letters``).
 
 Online values and training sets never see them; the snapshots of their hours are rebuilt with them. A repeat is not counted:
 an id is forgotten behind the dedup horizon, so the repeat of an old event comes back as late. It is one when an event with
-its id was accepted in its partition, or came too late there before it, whose time is at most ``dedup_horizon`` from its own.
-So what counts depends on the events alone, never on which of them a reading asks for.
+its id, whose time is at most ``dedup_horizon`` from its own, stands before it in its partition and was accepted, or came too
+late before it did. So what counts depends on the events alone, never on which of them a reading asks for, and what counted
+once goes on to count whatever comes later.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from ct_assets.adapters.storage import Storage
     from ct_assets.adapters.stream.records import Stream
 
-_ORDER, _REPLAY, _TIME = "_order", "_replay", "_time"  # columns: number of arrival, of a letter's replay, microseconds
+# columns: number of arrival, number of a letter's replay, microseconds and place of a late event
+_ORDER, _REPLAY, _TIME, _OFFSET = "_order", "_replay", "_time", "_late_offset"
 
 
 def insert_late(conn: psycopg.Connection, stream: Stream, events: pl.DataFrame, replay: int | None = None) -> None:
@@ -166,7 +168,7 @@ def _repeats(late: pl.DataFrame, stream: Stream) -> list[int]:
 
 
 def _accepted(conn: psycopg.Connection, stream: Stream, late: pl.DataFrame, storage: Storage | None) -> pl.DataFrame:
-    """``_ORDER`` of late events of whose partition and id one was accepted, at most a horizon away."""
+    """``_ORDER`` of late events before which one of their partition and id was accepted, at most a horizon away."""
     import polars as pl
 
     name, at = stream.acceptance.event_id, stream.event_time
@@ -182,8 +184,9 @@ def _accepted(conn: psycopg.Connection, stream: Stream, late: pl.DataFrame, stor
         append_times=False,
     )
     time, pairs = pl.col(at).dt.epoch("us"), []
-    asked = late.select(_ORDER, PARTITION, name, time.alias(_TIME))
+    asked = late.select(_ORDER, PARTITION, name, pl.col(OFFSET).alias(_OFFSET), time.alias(_TIME))
     for frame in event_frames(conn, stream, query, storage):
-        both = asked.join(frame.select(PARTITION, name, at), on=[PARTITION, name])
-        pairs.append(both.filter((time - pl.col(_TIME)).abs() <= horizon).select(_ORDER))
+        both = asked.join(frame.select(PARTITION, OFFSET, name, at), on=[PARTITION, name])
+        near = (time - pl.col(_TIME)).abs() <= horizon
+        pairs.append(both.filter(near, pl.col(OFFSET) <= pl.col(_OFFSET)).select(_ORDER))
     return pl.concat(pairs) if pairs else asked.select(_ORDER).clear()

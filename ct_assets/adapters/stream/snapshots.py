@@ -51,11 +51,12 @@ class Position:
     duplicates: int
     dead: int
     caught_up: bool
+    stream_id: int
 
     @property
     def digest(self) -> str:
-        """Changes whenever something was read."""
-        return hashlib.sha256(repr(sorted(self.version.items())).encode()).hexdigest()[:16]
+        """Changes whenever something was read; offsets of another topic mean something else."""
+        return hashlib.sha256(repr((self.stream_id, sorted(self.version.items()))).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,7 @@ def position(conn: psycopg.Connection, table: OnlineTable, at_us: int) -> Positi
         duplicates,
         dead,
         caught_up=bool(rows) and all(row[8] for row in rows),
+        stream_id=table.stream_id,
     )
 
 

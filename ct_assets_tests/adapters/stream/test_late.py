@@ -67,7 +67,7 @@ def test_what_is_a_repeat_depends_on_the_events_and_not_on_what_is_asked_for(
             for event in worlds.accepted(given, first_offset)
         ]
 
-    there, late = some(0), some(100)
+    there, late, after = some(0), some(100), some(200)
     writer.commit(there)
     for begin in range(0, len(late), 8):
         insert_late(conn, writer.stream, worlds.frame(late[begin : begin + 8]))
@@ -76,17 +76,22 @@ def test_what_is_a_repeat_depends_on_the_events_and_not_on_what_is_asked_for(
         for begin in range(0, len(late), 8)
         for e in sorted(late[begin : begin + 8], key=lambda e: (e.partition, e.offset))
     ]
+    writer.commit(after)  # an id that is accepted later takes nothing back
     horizon = writer.stream.acceptance.dedup_horizon_us
 
-    def is_repeat(event: Event, others: Sequence[Event]) -> bool:
+    def is_repeat(event: Event, before: Sequence[Event]) -> bool:
         return any(
             (o.partition, o.values["id"]) == (event.partition, event.values["id"])
             and abs(o.time - event.time) <= horizon
-            for o in others
+            for o in before
         )
 
-    counted = [e for n, e in enumerate(arrived) if not is_repeat(e, [*there, *arrived[:n]])]
+    def ahead(event: Event) -> list[Event]:
+        return [o for o in [*there, *after] if o.offset < event.offset]
+
+    counted = [e for n, e in enumerate(arrived) if not is_repeat(e, [*ahead(e), *arrived[:n]])]
     assert 0 < len(counted) < len(late)
+    assert any(is_repeat(e, after) for e in counted)
     for _ in range(30):
         since, until = sorted(START + rng.randrange(-H, 7 * H) for _ in range(2))
         found = late_events(conn, writer.stream, EventQuery(since=since, until=until))

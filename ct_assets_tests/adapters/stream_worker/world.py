@@ -104,16 +104,17 @@ def truth_of(arrivals: Arrivals) -> Truth:
         messages.append(oracle.Message(event, partition, offsets[partition], int(arrivals.append_time[i])))
         offsets[partition] += 1
     accepted, dead, duplicates = oracle.accept(messages, definition.acceptance)
-    times: dict[tuple[int, str], list[int]] = {}
+    times: dict[tuple[int, str], list[tuple[int, int]]] = {}
     for event in accepted:
-        times.setdefault((event.partition, event.values["event_id"]), []).append(event.time)
+        times.setdefault((event.partition, event.values["event_id"]), []).append((event.time, event.offset))
     too_late: list[oracle.Event] = []
     for m in [messages[index] for index, reason in dead if reason == "late"]:
         assert isinstance(m.event, dict)
         time, before = m.event["event_time"], times.setdefault((m.partition, m.event["event_id"]), [])
-        if all(abs(time - other) > definition.acceptance.dedup_horizon_us for other in before):
+        horizon = definition.acceptance.dedup_horizon_us
+        if all(abs(time - other) > horizon for other, offset in before if offset < m.offset):
             too_late.append(oracle.Event(m.event, time, m.partition, m.offset, 0))
-        before.append(time)
+        before.append((time, m.offset))
     reasons = Counter(reason for _, reason in dead)
     return Truth(definition, accepted, reasons, duplicates, too_late)
 
