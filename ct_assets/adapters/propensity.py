@@ -146,7 +146,7 @@ def with_features(
     from ct_assets.adapters.stream.training_frames import Request, training_frame
 
     entity = table.definition.entity
-    found = training_frame(conn, table, clicks.rename({"user": entity}), Request(storage=storage))
+    found = training_frame(conn, table, clicks.rename({"user": entity}), Request(storage=storage, tells_losses=False))
     return found.rename({entity: "user"})
 
 

@@ -193,7 +193,7 @@ def _history(
     at, known = moments
     watermark = position(conn, table, now).watermark  # before the values: what comes meanwhile may only add to them
     labels = pl.DataFrame({table.definition.entity: entities, "at": [at] * len(entities)})
-    request = Request("corrected", known_by=known, storage=open_storage(load()))
+    request = Request("corrected", known_by=known, storage=open_storage(load()), tells_losses=False)
     rows = training_frame(conn, table, labels, request).to_dicts()
     about = {
         "at": _text(at),

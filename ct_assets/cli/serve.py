@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ct_assets.settings import Settings
 
 MODEL = "shop/purchase_propensity"
-_WHOLE = re.compile(r"\s*[+-]?[0-9]+\s*")  # Python takes 1_000 and other scripts' digits too
+_WHOLE = re.compile(r"\s*[+-]?[0-9]{1,40}\s*")  # Python takes 1_000 and other scripts' digits too
 
 
 @click.command()

@@ -86,5 +86,6 @@ class StreamLoop(RunLoop):
     def _trained(self) -> object:
         """The number of the version that the last training gave; a training that is repeated finds an earlier one."""
         records = self.instance.fetch_materializations(self.pipeline.names.model_key, limit=1).records
-        made = records[0].asset_materialization if records else None
+        of_this = records and records[0].run_id == self.report.runs[-1]
+        made = records[0].asset_materialization if of_this else None
         return made.metadata["version"].value if made is not None and "version" in made.metadata else None

@@ -3,7 +3,7 @@
 What goes here: the sensor and its cursor. What does not: which hours are due (``stream_hours``).
 
 The cursor holds how far the stream was looked at and the hours that were not over then; it saves reading, nothing else: a
-lost one, or one of another stream or version than answers now, means that all hours are compared with what Dagster knows (F40). The run key is the digest of hours and versions,
+lost one, or one of another stream or version than answers now, means that all hours are compared with what Dagster knows (F40). The run key is the digest of hours, versions and the last switch,
 so a tick that is repeated asks for the same run once, and a failing hour is asked once a version (`ct run` asks again).
 """
 
@@ -51,6 +51,7 @@ def look(
 ) -> dg.SensorResult:
     """One tick. Raises ``NoStream``."""
     from ct_assets.adapters.storage import open_storage
+    from ct_assets.adapters.stream import versions
     from ct_assets.adapters.stream.snapshots import touched_hours
     from ct_assets.orchestration import stream_hours
 
@@ -58,8 +59,9 @@ def look(
     before = json.loads(cursor) if cursor else nothing
     found = stream_hours.where_it_is(installation, pipeline)
     with installation.stream() as conn:
-        answers = stream_hours.live_table(conn, pipeline).definition.hash
-    of = [found.stream_id, answers]
+        answers = stream_hours.live_table(conn, pipeline).definition
+        switched = versions.switched_at(conn, answers.name)
+    of = [found.stream_id, answers.hash, switched]
     if before.get("of") != of:
         before = nothing | {"checks": before["checks"]}
     version = {str(partition): list(place) for partition, place in found.version.items()}
@@ -79,14 +81,15 @@ def look(
             checks[str(result.check_name)] = result.passed
             events.append(_evaluation(pipeline, result))
     told = json.dumps({"of": of, "version": version, "open": sorted(still_open), "checks": checks})
-    return dg.SensorResult(run_requests=requests(pipeline, due), cursor=told, asset_events=events)
+    return dg.SensorResult(run_requests=requests(pipeline, due, switched), cursor=told, asset_events=events)
 
 
-def requests(pipeline: StreamPipeline, due: dict[int, str]) -> list[dg.RunRequest]:
-    """At most one run, over the range of the hours that are due."""
+def requests(pipeline: StreamPipeline, due: dict[int, str], switched: str) -> list[dg.RunRequest]:
+    """At most one run, over the range of the hours that are due. ``switched``: since when the version answers; after one
+    went back to, the same hours and versions are another request."""
     if not due:
         return []
-    key = hashlib.sha256(json.dumps(sorted(due.items())).encode()).hexdigest()
+    key = hashlib.sha256(json.dumps([switched, sorted(due.items())]).encode()).hexdigest()
     tags = {PIPELINE_TAG: pipeline.spec.name, **range_tags(due), **hour_tags(due)}
     return [dg.RunRequest(key, tags=tags)]
 

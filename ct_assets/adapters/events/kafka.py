@@ -275,7 +275,9 @@ class KafkaSource:
         from confluent_kafka import KafkaError
 
         if error.code() == KafkaError._PARTITION_EOF:
-            if partition in self._next:  # transaction markers take offsets too
+            # transaction markers take offsets too; the end of a partition that went and came back within this poll was
+            # reached by messages that are left out and read again
+            if partition in self._next and partition not in self._gone:
                 self._next[partition] = max(self._next[partition], offset)
         elif is_doubtful(error):
             at = self._next.get(partition)

@@ -262,7 +262,7 @@ def _live(
         table = table_of(source)
         key = view.projection.join_key_map.get(table.definition.entity, table.definition.entity)
         asked = pl.DataFrame([entities(labels, key, table.definition), at])
-        values = training_frame(conn, table, asked, Request(reading, storage=storage, tells_losses=True))
+        values = training_frame(conn, table, asked, Request(reading, storage=storage))
     return [
         (
             f"{name}__{feature}" if full_names else feature,

@@ -164,7 +164,9 @@ def as_served(
     changed = {a.name: 0 for a in table.definition.aggregates}
     rows: list[tuple[int, str, str, float | None, float | None]] = []
     if kept:
-        frame = training_frame(conn, table, _labels(table, kept), Request("corrected", as_built=True, storage=storage))
+        frame = training_frame(
+            conn, table, _labels(table, kept), Request("corrected", as_built=True, storage=storage, tells_losses=False)
+        )
         for read, row in zip(kept, frame.iter_rows(named=True), strict=True):
             expected = _policed(table, read, _stored_all(row))
             for name, served in read.values.items():
@@ -261,7 +263,7 @@ def _recomputed(
         by_version.setdefault(read.version, []).append(read)
     for text, reads in by_version.items():
         version = {int(p): (v[0], v[1]) for p, v in json.loads(text).items()}
-        request = Request("corrected", version=version, as_built=True, storage=storage)
+        request = Request("corrected", version=version, as_built=True, storage=storage, tells_losses=False)
         frame = training_frame(conn, table, _labels(table, reads), request)
         for read, row in zip(reads, frame.iter_rows(named=True), strict=True):
             yield read, _policed(table, read, _stored_all(row))

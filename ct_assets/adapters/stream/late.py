@@ -5,8 +5,8 @@ letters themselves (``dead_letters``).
 
 Online values and training sets never see them; the snapshots of their hours are rebuilt with them. A repeat is not counted:
 an id is forgotten behind the dedup horizon, so the repeat of an old event comes back as late. It is one when an event with
-its id, whose time is at most ``dedup_horizon`` from its own, stands before it in its partition and was accepted, or came too
-late before it did. So what counts depends on the events alone, never on which of them a reading asks for, and what counted
+its id, whose time is at most ``dedup_horizon`` from its own, stands before it in its partition (of a letter that came back:
+anywhere) and was accepted, or came too late before it did. So what counts depends on the events alone, never on which of them a reading asks for, and what counted
 once goes on to count whatever comes later.
 """
 
@@ -81,7 +81,7 @@ def late_events(
     since, until = (
         None if edge is None else edge + by for edge, by in ((query.since, -horizon), (query.until, horizon))
     )
-    found = _kept(conn, stream, (since, until))
+    found = _kept(conn, stream, (since, until), _came_after(query))
     if not found:
         return None
     late = pl.concat(found).with_row_index(_ORDER)
@@ -90,7 +90,6 @@ def late_events(
         ~pl.col(_ORDER).is_in(repeats),
         time >= query.since if query.since is not None else True,
         time < query.until if query.until is not None else True,
-        _came_after(query),
     ).unique([PARTITION, OFFSET], keep="first", maintain_order=True)
     if not len(late):
         return None
@@ -111,7 +110,9 @@ def remove_late(conn: psycopg.Connection, stream: Stream) -> None:
     )
 
 
-def _kept(conn: psycopg.Connection, stream: Stream, span: tuple[int | None, int | None]) -> list[pl.DataFrame]:
+def _kept(
+    conn: psycopg.Connection, stream: Stream, span: tuple[int | None, int | None], only: pl.Expr
+) -> list[pl.DataFrame]:
     """What was kept of event times ``[since, until)`` (and more), in order of arrival, with the number of its replay."""
     import polars as pl
 
@@ -130,7 +131,8 @@ def _kept(conn: psycopg.Connection, stream: Stream, span: tuple[int | None, int 
                 f"late events {number} of stream {stream.name!r} are not what was committed",
                 hint="restore the database from a backup",
             )
-        found.append(decode_chunk(payload, partition).with_columns(pl.lit(replay, pl.Int64).alias(_REPLAY)))
+        frame = decode_chunk(payload, partition).with_columns(pl.lit(replay, pl.Int64).alias(_REPLAY)).filter(only)
+        found += [frame] if len(frame) else []
     return found
 
 
@@ -168,7 +170,10 @@ def _repeats(late: pl.DataFrame, stream: Stream) -> list[int]:
 
 
 def _accepted(conn: psycopg.Connection, stream: Stream, late: pl.DataFrame, storage: Storage | None) -> pl.DataFrame:
-    """``_ORDER`` of late events before which one of their partition and id was accepted, at most a horizon away."""
+    """``_ORDER`` of late events before which one of their partition and id was accepted, at most a horizon away.
+
+    A letter that came back keeps its old place but came after all that was accepted until then.
+    """
     import polars as pl
 
     name, at = stream.acceptance.event_id, stream.event_time
@@ -184,9 +189,10 @@ def _accepted(conn: psycopg.Connection, stream: Stream, late: pl.DataFrame, stor
         append_times=False,
     )
     time, pairs = pl.col(at).dt.epoch("us"), []
-    asked = late.select(_ORDER, PARTITION, name, pl.col(OFFSET).alias(_OFFSET), time.alias(_TIME))
+    asked = late.select(_ORDER, _REPLAY, PARTITION, name, pl.col(OFFSET).alias(_OFFSET), time.alias(_TIME))
     for frame in event_frames(conn, stream, query, storage):
         both = asked.join(frame.select(PARTITION, OFFSET, name, at), on=[PARTITION, name])
         near = (time - pl.col(_TIME)).abs() <= horizon
-        pairs.append(both.filter(near, pl.col(OFFSET) <= pl.col(_OFFSET)).select(_ORDER))
+        before = pl.col(_REPLAY).is_not_null() | (pl.col(OFFSET) <= pl.col(_OFFSET))
+        pairs.append(both.filter(near, before).select(_ORDER))
     return pl.concat(pairs) if pairs else asked.select(_ORDER).clear()

@@ -212,7 +212,7 @@ def closing_values(
     parts = [frame.select(entity).unique() for frame in chain(accepted, _too_late(conn, table, query, storage))]
     kind = pl.Int64 if table.definition.schema.column(entity).type == "integer" else pl.String
     labels = pl.concat(parts).unique().sort(entity) if parts else pl.DataFrame(schema={entity: kind})
-    request = Request("corrected", storage=storage, with_late=True)
+    request = Request("corrected", storage=storage, with_late=True, tells_losses=False)
     return training_frame(conn, table, labels.with_columns(at=pl.lit(end, pl.Int64)), request)
 
 

@@ -48,7 +48,7 @@ class Request:
     as_built: bool = False  # what the version lacked when it was made it may lack here too
     storage: Storage | None = None
     with_late: bool = False
-    tells_losses: bool = False  # where nobody else says it: a warning
+    tells_losses: bool = True  # by a warning; False where it is said otherwise
 
 
 class LossInReach(UserWarning):
@@ -67,7 +67,7 @@ def training_frame(
     import numpy as np
     import polars as pl
 
-    request = request or Request(tells_losses=True)
+    request = request or Request()
     moments, asked = _moments(table, labels, request), _entities(table, labels)
     if request.tells_losses and (some := in_reach_of_losses(conn, table, moments)):
         warnings.warn(

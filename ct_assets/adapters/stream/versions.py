@@ -201,6 +201,12 @@ def switch(
     return table
 
 
+def switched_at(conn: psycopg.Connection, name: str) -> str:
+    """Since when the version that answers under a name does; empty when none does."""
+    row = conn.execute("select changed_at::text from stream.active where name = %s", (name,)).fetchone()
+    return row[0] if row else ""
+
+
 def previous(conn: psycopg.Connection, name: str) -> OnlineTable | None:
     """The version that answered before, to go back to."""
     row = conn.execute("select previous_id from stream.active where name = %s", (name,)).fetchone()

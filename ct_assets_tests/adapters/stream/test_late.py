@@ -71,12 +71,18 @@ def test_what_is_a_repeat_depends_on_the_events_and_not_on_what_is_asked_for(
     writer.commit(there)
     for begin in range(0, len(late), 8):
         insert_late(conn, writer.stream, worlds.frame(late[begin : begin + 8]))
+    back = [
+        replace(e, values={**e.values, "id": f"x{rng.randrange(30)}"})
+        for e in worlds.accepted([Given(1, rng.randrange(6 * H // S) * S) for _ in range(10)], 60)
+    ]
     arrived = [
         e
         for begin in range(0, len(late), 8)
         for e in sorted(late[begin : begin + 8], key=lambda e: (e.partition, e.offset))
     ]
     writer.commit(after)  # an id that is accepted later takes nothing back
+    insert_late(conn, writer.stream, worlds.frame(back), replay=1)  # letters of earlier places, after all the others
+    arrived += sorted(back, key=lambda e: e.offset)
     horizon = writer.stream.acceptance.dedup_horizon_us
 
     def is_repeat(event: Event, before: Sequence[Event]) -> bool:
@@ -87,10 +93,10 @@ def test_what_is_a_repeat_depends_on_the_events_and_not_on_what_is_asked_for(
         )
 
     def ahead(event: Event) -> list[Event]:
-        return [o for o in [*there, *after] if o.offset < event.offset]
+        return [o for o in [*there, *after] if o.offset < event.offset or event in back]
 
     counted = [e for n, e in enumerate(arrived) if not is_repeat(e, [*ahead(e), *arrived[:n]])]
-    assert 0 < len(counted) < len(late)
+    assert 0 < len(counted) < len(arrived)
     assert any(is_repeat(e, after) for e in counted)
     for _ in range(30):
         since, until = sorted(START + rng.randrange(-H, 7 * H) for _ in range(2))
@@ -125,3 +131,19 @@ def test_a_letter_that_comes_back_too_late_is_kept_once(conn: psycopg.Connection
         assert offsets(conn, writer, EventQuery()) == [5]
         row = conn.execute("select replays, events from stream.partition").fetchone()
         assert row == (1, 1), "a reader that looks for what is new sees it, and it is not accepted"
+
+
+def test_a_letter_whose_id_was_sent_again_and_accepted_is_a_repeat_whenever_it_comes_back(
+    conn: psycopg.Connection, tmp_path: Path
+) -> None:
+    """Refused by the contract at offset 5, sent again and accepted at 6; the letters are replayed a day later."""
+    definition = worlds.definition(tmp_path)
+    writer, _ = ready(conn, definition)
+    raw = json.dumps({"id": "back", "who": 1, "at_time": "2026-01-01T00:09:00Z", "kind": "a"}).encode()
+    letter = DeadLetterRow(0, 5, "contract", "was wrong", "digest", raw, None)
+    (again,) = worlds.accepted([Given(1, 540 * S)], first_offset=6)
+    again = replace(again, values={**again.values, "id": "back"})
+    writer.commit([again, *worlds.accepted([Given(7, 100_000 * S)], first_offset=7)], dead=[letter])
+    decoder = fitted(conn, writer.stream, definition, JsonDecoder(definition.schema, definition.acceptance))
+    assert dict(replay(conn, writer.stream, decoder, Chosen(), START + 100_001 * S).outcomes) == {"late": 1}
+    assert offsets(conn, writer, EventQuery()) == []
