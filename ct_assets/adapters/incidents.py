@@ -76,15 +76,17 @@ def close(conn: psycopg.Connection, dataset: str, day: dt.date | None, delivery_
     ).rowcount
 
 
-def settle(conn: psycopg.Connection, dataset: str, rules: Sequence[str], stream: str) -> int:
+def settle(conn: psycopg.Connection, dataset: str, rules: Sequence[str], stream: str, pipeline: str) -> int:
     """Close a stream's incidents of these rules, because their cause is over; returns how many were open.
 
-    Those that name no stream were opened before incidents did.
+    Also those of a stream that the definition named ``pipeline`` was read from before: with a changed contract, or moved to
+    another topic, it goes on here. Those that name no stream were opened before incidents did.
     """
     return conn.execute(
         "update ledger.incident set state = 'closed', closed_at = clock_timestamp()"
-        " where dataset = %s and rule = any(%s) and state = 'open' and coalesce(detail->>'stream', %s) = %s",
-        (dataset, list(rules), stream, stream),
+        " where dataset = %s and rule = any(%s) and state = 'open'"
+        " and (coalesce(detail->>'stream', %s) = %s or pipeline = %s)",
+        (dataset, list(rules), stream, stream, pipeline),
     ).rowcount
 
 

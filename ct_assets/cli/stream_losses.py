@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ct_assets.adapters.stream.losses import Loss
     from ct_assets.adapters.stream.records import Stream
     from ct_assets.settings import Settings
+    from ct_assets.streaming.definition import Definition
 
 
 @click.command("accept-loss")
@@ -61,7 +62,7 @@ def accept_loss(path: Path, source_url: str, yes: bool, as_json: bool) -> None:
         if yes:
             losses.accept(conn, stream, found, _person())
     if yes:
-        _settle(settings, definition.schema.name, stream)
+        _settle(settings, definition, stream)
     report = {"stream_id": stream.stream_id, "losses": [_as_json(loss) for loss in found], "accepted": yes}
     done = "given up: `ct stream run` goes on" if yes else "nothing was changed: --yes gives them up"
     emit(report, as_json, "\n".join([*map(_line, found), done]))
@@ -99,10 +100,10 @@ def _person() -> str:
     return f"{name}@{socket.gethostname()}"
 
 
-def _settle(settings: Settings, dataset: str, stream: Stream) -> None:
+def _settle(settings: Settings, definition: Definition, stream: Stream) -> None:
     """The incident that the worker opened is over."""
     from ct_assets.adapters import incidents
     from ct_assets.adapters.postgres.connect import connect, url_for
 
     with connect(url_for(settings, "ledger")) as conn:
-        incidents.settle(conn, dataset, ["offset_out_of_range"], stream.reading)
+        incidents.settle(conn, definition.schema.name, ["offset_out_of_range"], stream.reading, definition.name)

@@ -237,6 +237,26 @@ def test_doctor_names_the_cure_of_each_kind_of_incident(
     assert [cure for cure in cures if cure in str(found.remedy)] == remedy
 
 
+def test_an_incident_of_a_stream_is_closed_by_it_and_by_what_its_definition_is_read_from_now(
+    conn: psycopg.Connection,
+) -> None:
+    def opened(pipeline: str, stream: str | None) -> int:
+        return incidents.report(
+            conn, incidents.Incident(pipeline, "shop_events", None, "log_truncated", "told", "digest", stream=stream)
+        )
+
+    def closed_by(stream: str, pipeline: str) -> set[int]:
+        before = {row["incident_id"] for row in incidents.open_incidents(conn)}
+        incidents.settle(conn, "shop_events", ["log_truncated"], stream, pipeline)
+        return before - {row["incident_id"] for row in incidents.open_incidents(conn)}
+
+    mine, other, nameless = opened("a", "log://x 1"), opened("b", "log://y 1"), opened("c", None)
+    assert len({mine, other, nameless}) == 3
+    assert closed_by("log://z 1", "z") == {nameless}, "opened before incidents named their stream"
+    assert closed_by("log://x 1", "other name") == {mine}
+    assert closed_by("log://moved 2", "b") == {other}, "its definition goes on elsewhere"
+
+
 def test_doctor_survives_what_it_finds(tmp_path: Path) -> None:
     sick = load(
         {

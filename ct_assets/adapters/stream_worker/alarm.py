@@ -157,7 +157,7 @@ def ledger_alarm(
     def settle(*rules: str) -> None:
         from ct_assets.adapters import incidents
 
-        with_ledger(lambda conn: incidents.settle(conn, definition.schema.name, rules, stream.reading))
+        with_ledger(lambda conn: incidents.settle(conn, definition.schema.name, rules, stream.reading, definition.name))
 
     again = f"ct dead-letter replay --definition {shlex.quote(str(definition.path))}"
     if message_format != "json":
