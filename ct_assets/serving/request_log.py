@@ -2,7 +2,7 @@
 
 What goes here: writing and rolling over. What does not: reading them back, training on them.
 
-A file of 32 MB and three older ones, by the standard library's handler (about 200,000 scores of the shop in all); then the oldest goes.
+A file of 32 MB and three older ones, by the standard library's handler; then the oldest goes.
 A disk that is full costs log lines, which are counted, and no answer.
 """
 

@@ -16,7 +16,9 @@ import pytest
 from ct_assets.adapters.postgres.connect import connect
 from ct_assets.adapters.storage import open_storage
 from ct_assets.adapters.stream import deployment, versions
+from ct_assets.orchestration.runs import RunReport
 from ct_assets.orchestration.stream_hours import DEAD, FRESH, NoStream, stream_state
+from ct_assets.orchestration.stream_runs import StreamLoop
 from ct_assets.settings import Settings
 from ct_assets.streaming.definition import load_definition
 from ct_assets.streaming.oracle import Event
@@ -193,6 +195,12 @@ def test_the_sensor_looks_at_all_hours_again_when_another_version_or_stream_answ
     with connect(shop.world.url, autocommit=True) as conn:
         built = deployment.build(conn, load_definition(changed))
         versions.switch(conn, "user_activity", built.table.definition.hash, shop.pipeline.definition.hash)
+    said: list[str] = []
+    StreamLoop(
+        shop.installation, shop.pipeline, shop.defs, shop.instance, said.append, RunReport("shop")
+    ).tell_version()
+    assert len(said) == 1, "the file is not the version that answers"
+    assert f"version {built.table.definition.hash[:12]} of user_activity answers" in said[0]
     again = shop.tick(quiet.cursor)
     assert [request.tags["ct/days"] for request in again.run_requests or []] == [f"{key(0)}..{key(2)}"]
     assert shop.tick(again.cursor).run_requests == []
